@@ -1,0 +1,112 @@
+# Every target sets up the virtual environment by itself. Another Python beside the first:
+#   make test PYTHON=python3.13 VENV=.venv-3.13
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_FLAGS ?= -n 2
+BENCH_FLAGS ?=
+
+PY := $(abspath $(VENV))/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# The script, not `python -m pytest`: that one puts the current folder before PYTHONPATH.
+PYTEST := $(abspath $(VENV))/bin/pytest
+SOURCES := setup.py $(wildcard deepcomp/_native/*.pyx deepcomp/_native/*.px[di] deepcomp/_native/*.h)
+MODULES := $(basename $(notdir $(wildcard deepcomp/_native/*.pyx)))
+DEBUG := build/debug/lib$(patsubst .venv%,%,$(notdir $(VENV)))
+
+# Stamps. Each gets the time at which its work began: an edit during the work is not missed.
+INSTALLED := $(VENV)/installed.stamp
+NATIVE := $(VENV)/native.stamp
+DEBUG_BUILT := $(DEBUG)/built.stamp
+# `force` if a module is missing all the same, under the folder $(1)
+unless_all_there = $(if $(filter-out \
+	$(basename $(basename $(notdir $(wildcard $(1)/deepcomp/_native/*.so)))),$(MODULES)),force)
+
+# The targets alone decide which build and which kernels are used.
+unexport PYTHONPATH DEEPCOMP_DEBUG DEEPCOMP_KERNELS
+
+.PHONY: help demo test bench lint format build clean force
+
+help:
+	@echo "make demo    run examples/quickstart.py"
+	@echo "make test    tests and doctests, three times: release, debug build, NumPy twins"
+	@echo "make bench   benchmarks, on one core with one thread (BENCH_FLAGS='-k name')"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff format and repair the Python files"
+	@echo "make build   sdist and wheel into dist/"
+	@echo "make clean   remove what was built; the virtual environment stays"
+
+demo: $(NATIVE)
+	$(PY) examples/quickstart.py
+
+test: $(NATIVE) $(DEBUG_BUILT)
+	@echo "=== tests 1/3: release build, native kernels"
+	@$(call expect,native,False)
+	$(PYTEST) $(PYTEST_FLAGS) --doctest-modules deepcomp tests
+	@echo "=== tests 2/3: debug build (bounds checked), native kernels"
+	@find $(DEBUG) -type f ! -name '*.so' ! -name '*.stamp' -delete
+	@tar cf - --exclude='*.so' --exclude=__pycache__ deepcomp | tar xf - -C $(DEBUG)
+	@export PYTHONPATH=$(abspath $(DEBUG)); $(call expect,native,True)
+	cd build && PYTHONPATH=$(abspath $(DEBUG)) $(PYTEST) $(PYTEST_FLAGS) -c ../pyproject.toml --rootdir .. \
+		--doctest-modules $(abspath $(DEBUG))/deepcomp ../tests
+	@echo "=== tests 3/3: release build, NumPy twins"
+	@export DEEPCOMP_KERNELS=reference; $(call expect,reference,False)
+	DEEPCOMP_KERNELS=reference $(PYTEST) $(PYTEST_FLAGS) --doctest-modules deepcomp tests
+
+# Fail unless the tests will import the build that they are meant for. Like the tests of the debug
+# build it runs in build/: what a test starts with `python -c` looks into the current folder first.
+expect = cd build && $(PY) -c 'import deepcomp._kernels as k; info = k.build_info(); \
+	print(k.__file__, info); assert (info["kernels"], info["debug"]) == ("$(1)", $(2))'
+
+bench: export OMP_NUM_THREADS = 1
+bench: export MKL_NUM_THREADS = 1
+bench: export OPENBLAS_NUM_THREADS = 1
+bench: $(NATIVE)
+	$$(taskset -c 0 true 2>/dev/null && echo taskset -c 0) \
+		$(PYTEST) benchmarks --benchmark-only $(BENCH_FLAGS)
+
+lint: $(INSTALLED)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(INSTALLED)
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+build: $(INSTALLED)
+	rm -rf dist
+	$(VENV)/bin/pyproject-build --no-isolation
+
+clean:
+	rm -rf build dist deepcomp.egg-info .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f deepcomp/_native/*.so .venv*/*.stamp $(INSTALLED) $(NATIVE)
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml constraints.txt setup.py
+	@$(PIP) --version >/dev/null 2>&1 || { $(check_python) && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
+	@touch $@.begun
+	$(PIP) install -c constraints.txt cython setuptools wheel
+	$(PIP) install -c constraints.txt --no-build-isolation -e '.[torch,test,bench,dev]'
+	@mv $@.begun $@
+
+check_python = { $(PYTHON) -c 'import ensurepip, os, sys, sysconfig; sys.exit(sys.version_info < (3, 10) \
+	or not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
+	|| { echo "$(PYTHON) must be CPython 3.10 or newer, with venv and the C headers" \
+	"(on Debian: the packages python3-venv and python3-dev)"; exit 1; }; }
+
+# The editable install may have built the native modules just now: then nothing is left to do.
+$(NATIVE): $(INSTALLED) $(SOURCES) $(call unless_all_there,.)
+	@touch $@.begun
+	@changed=$$(find $(SOURCES) -newer $(INSTALLED)); \
+	for module in $(MODULES); do ls deepcomp/_native/$$module.*.so >/dev/null 2>&1 || changed=$$module; done; \
+	if [ -n "$$changed" ]; then \
+		echo "building the native modules"; $(PY) setup.py -q build_ext --inplace; fi
+	@mv $@.begun $@
+
+$(DEBUG_BUILT): $(INSTALLED) $(SOURCES) $(call unless_all_there,$(DEBUG))
+	rm -rf $(DEBUG)
+	@mkdir -p $(DEBUG)
+	@touch $@.begun
+	DEEPCOMP_DEBUG=1 $(PY) setup.py -q build_ext --build-lib $(DEBUG)
+	@mv $@.begun $@

@@ -1,0 +1,42 @@
+"""deepcomp: pruned and weight-shared networks, really small on disk.
+
+The public names are resolved when they are first used, so that ``import deepcomp`` loads
+neither numpy nor torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "CompressedModel": "model",
+    "CompressedTensor": "tensor",
+    "DczError": "errors",
+    "UnsupportedVersionError": "errors",
+    "compress": "model",
+    "load": "model",
+    "save": "model",
+}
+
+__all__ = ["__version__", *_HOMES]
+
+if TYPE_CHECKING:
+    from .errors import DczError as DczError
+    from .errors import UnsupportedVersionError as UnsupportedVersionError
+    from .model import CompressedModel as CompressedModel
+    from .model import compress as compress
+    from .model import load as load
+    from .model import save as save
+    from .tensor import CompressedTensor as CompressedTensor
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        from importlib import import_module
+
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

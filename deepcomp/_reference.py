@@ -1,0 +1,158 @@
+# mypy: ignore-errors
+"""The NumPy twin of every native kernel: same name, same signature, same result.
+
+This is the meaning of the native code, written to be read. ``DEEPCOMP_KERNELS=reference``
+makes the package use it. Kernels trust their callers: checks are in the modules that call.
+"""
+
+import numpy as np
+
+
+def count_symbols_into(symbols, counts):
+    counts += np.bincount(symbols, minlength=256)
+    return 0
+
+
+def package_merge_into(counts, order, limit, code_lengths):
+    leaves = [(int(counts[s]), (int(s),)) for s in order]
+    packages = []
+    for _ in range(limit):
+        merged = sorted(leaves + packages, key=lambda item: item[0])  # stable: leaves first
+        packages = [
+            (a[0] + b[0], a[1] + b[1]) for a, b in zip(merged[::2], merged[1::2], strict=False)
+        ]
+    code_lengths[:] = 0
+    for _, symbols in merged[: 2 * len(leaves) - 2]:
+        for s in symbols:
+            code_lengths[s] += 1
+    return 0
+
+
+def _codewords(code_lengths):
+    """Return {symbol: (codeword with its first bit lowest, length)}."""
+    words = {}
+    codeword = previous = 0
+    for length, symbol in sorted((int(n), s) for s, n in enumerate(code_lengths) if n):
+        codeword <<= length - previous
+        words[symbol] = (int(f"{codeword:0{length}b}"[::-1], 2), length)
+        codeword, previous = codeword + 1, length
+    return words
+
+
+def decode_table_into(code_lengths, table_bits, table):
+    index = np.arange(1 << table_bits)
+    symbol, length = np.zeros_like(index), np.zeros_like(index)
+    for s, (codeword, n) in _codewords(code_lengths).items():
+        symbol[codeword :: 1 << n], length[codeword :: 1 << n] = s, n
+    used, count, symbols = length.copy(), np.ones_like(index), symbol.copy()
+    for k in (1, 2):
+        rest = index >> used
+        fits = (count == k) & (used + length[rest] <= table_bits)
+        symbols += np.where(fits, symbol[rest] << (8 * k), 0)
+        used += np.where(fits, length[rest], 0)
+        count += fits
+    table[:] = used | count << 6 | symbols << 8
+    return 0
+
+
+def encode_into(symbols, code_lengths, isa, out):
+    words = _codewords(code_lengths)
+    if not set(np.unique(symbols).tolist()) <= set(words):
+        return -1
+    codeword = np.array([words.get(s, (0, 0))[0] for s in range(len(code_lengths))])
+    lengths = np.asarray(code_lengths)[symbols].astype(np.int64)
+    starts = np.cumsum(lengths) - lengths
+    bits = np.zeros(int(lengths.sum()), np.uint8)
+    for k in range(int(lengths.max())):
+        has = lengths > k
+        bits[starts[has] + k] = codeword[symbols[has]] >> k & 1
+    packed = np.packbits(bits, bitorder="little")
+    out[: packed.size] = packed
+    return packed.size
+
+
+def decode_into(bitstreams, sizes, table, table_bits, code_lengths, isa, out):
+    n, quarter, first = out.size, -(-out.size // len(sizes)), 0
+    for k, size in enumerate(sizes.tolist()):
+        part = out[k * quarter : min((k + 1) * quarter, n)]
+        status = _decode_bitstream(
+            bitstreams[first : first + size], table, table_bits, code_lengths, part
+        )
+        if status:
+            return status
+        first += size
+    return 0
+
+
+def _decode_bitstream(data, table, table_bits, code_lengths, out):
+    n_bits = 8 * data.size
+    bits = np.zeros(n_bits + table_bits, np.int64)
+    bits[:n_bits] = np.unpackbits(data, bitorder="little")
+    window = sum(bits[k : n_bits + k] << k for k in range(table_bits))
+    symbol_at = table[window] >> 8 & 255  # the symbol that begins at each bit, if one does
+    next_bit = (np.arange(n_bits) + code_lengths[symbol_at]).tolist()
+    starts = []
+    position = 0
+    for _ in range(out.size):
+        if position >= n_bits or next_bit[position] > n_bits:
+            return 1
+        starts.append(position)
+        position = next_bit[position]
+    out[:] = symbol_at[starts]
+    return 2 if n_bits - position >= 8 or bits[position:n_bits].any() else 0
+
+
+def count_digits_into(patterns, mask, shift, prefix, counts):
+    digits = (patterns & patterns.dtype.type(mask)).astype(np.uint64) >> np.uint64(shift)
+    if prefix >= 0:
+        digits = digits[digits >> np.uint64(16) == prefix]
+    counts += np.bincount((digits & np.uint64(0xFFFF)).astype(np.intp), minlength=1 << 16)
+    return 0
+
+
+def kept_into(patterns, mask, block_numel, runs, kept, block_counts):
+    positions = np.flatnonzero(patterns & patterns.dtype.type(mask))
+    block = positions // block_numel
+    before = np.concatenate(([-1], positions[:-1]))
+    first_of_block = np.concatenate(([-1], block[:-1])) != block
+    runs[: positions.size] = positions - np.where(first_of_block, block * block_numel, before + 1)
+    kept[: positions.size] = patterns[positions]
+    block_counts[:] = np.bincount(block, minlength=block_counts.size)
+    return positions.size
+
+
+def gap_symbols_into(runs, gap_bits, symbols):
+    escape = (1 << gap_bits) - 1
+    n_escapes = runs.astype(np.int64) // escape
+    ends = np.cumsum(n_escapes + 1)
+    n = int(ends[-1]) if runs.size else 0
+    symbols[:n] = escape
+    symbols[ends - 1] = runs % escape
+    return n
+
+
+def _walk(gaps, gap_bits, n_kept, numel):
+    """Return a status, and the positions of the kept entries when it is 0."""
+    escape = (1 << gap_bits) - 1
+    is_kept = gaps != escape
+    ends = np.cumsum(gaps.astype(np.int64) + is_kept)
+    if np.count_nonzero(is_kept) != n_kept:
+        return 1, None
+    if gaps.size and not is_kept[-1]:
+        return 2, None
+    if gaps.size and ends[-1] > numel:
+        return 3, None
+    return 0, ends[is_kept] - 1
+
+
+def scatter_into(gaps, gap_bits, kept, out):
+    status, positions = _walk(gaps, gap_bits, kept.size, out.size)
+    if not status:
+        out[:] = 0
+        out[positions] = kept
+    return status
+
+
+def look_up_into(labels, codebook, out):
+    out[:] = codebook[labels]
+    return 0

@@ -1,0 +1,152 @@
+"""Models, state_dicts and mappings of arrays -> named tensors, one at a time.
+
+Tensors that share their memory are found here (tied weights), and models pruned with
+``torch.nn.utils.prune`` are folded: ``weight_orig * weight_mask`` becomes ``weight``.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .decode import Patterns, pattern_dtype
+from .encode import Weight
+from .records import ITEMSIZE, MAX_DIMENSIONS, SHARED_DTYPES
+
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor that can be fetched.
+
+    Attributes
+    ----------
+    name : str
+    dtype : str
+        A key of ``records.ITEMSIZE``.
+    shape : tuple of int
+    identity : tuple
+        Equal for tensors that are the same memory.
+    fetch : callable
+        Returns the entries as a contiguous array of patterns, shape (numel,).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    identity: tuple[Any, ...]
+    fetch: Callable[[], Patterns]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it can be pruned and shared."""
+        return self.dtype in SHARED_DTYPES
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is pruned and shared unless a pattern says otherwise."""
+        return self.is_float and len(self.shape) >= 2
+
+    def weight(self) -> Weight:
+        """Fetch the entries."""
+        return Weight(self.name, self.dtype, self.shape, self.fetch())
+
+
+def sources(model: Any) -> dict[str, Source | str]:
+    """List the tensors of a model, in its order.
+
+    Parameters
+    ----------
+    model : nn.Module, or mapping of str to torch.Tensor or ndarray
+
+    Returns
+    -------
+    dict of str to Source or str
+        By name; a string is the earlier name of the same memory (tied weights).
+
+    Raises
+    ------
+    TypeError
+        If `model` is something else.
+    ValueError
+        If a tensor has a dtype or a name that a ``.dcz`` file cannot hold.
+    """
+    if callable(getattr(model, "state_dict", None)):
+        model = model.state_dict()
+    if not isinstance(model, Mapping):
+        raise TypeError(
+            f"expected an nn.Module, a state_dict or a mapping of arrays, not {type(model)}"
+        )
+    entries: dict[str, Source | str] = {}
+    first_names: dict[tuple[Any, ...], str] = {}
+    for source in _folded(model):
+        first = first_names.setdefault(source.identity, source.name)
+        entries[source.name] = source if first == source.name else first
+    return entries
+
+
+def _folded(model: Mapping[str, Any]) -> list[Source]:
+    """Turn ``x_orig`` and ``x_mask`` into ``x``; all others stay as they are."""
+    result = []
+    for name in model:
+        if not isinstance(name, str):
+            raise ValueError(f"tensor names must be strings, not {name!r}")
+        base = name.removesuffix("_orig")
+        if name != base and f"{base}_mask" in model:
+            if base in model:
+                raise ValueError(f"tensor {base!r} is there twice: as it is and as {name!r}")
+            result.append(_masked(base, _source(name, model[name]), model[f"{base}_mask"]))
+        elif name.endswith("_mask") and name.removesuffix("_mask") + "_orig" in model:
+            continue
+        else:
+            result.append(_source(name, model[name]))
+    return result
+
+
+def _masked(name: str, original: Source, mask: Any) -> Source:
+    mask_source = _source(f"{name}_mask", mask)
+    if mask_source.shape != original.shape:
+        raise ValueError(
+            f"{mask_source.name!r} has shape {mask_source.shape}: expected {original.shape}"
+        )
+
+    def fetch() -> Patterns:
+        magnitude = mask_source.fetch()
+        # kept where the mask is not 0; the others are +0.0, not the -0.0 of a multiplication
+        return original.fetch() * (magnitude != 0)
+
+    identity = (original.identity, mask_source.identity)
+    return Source(name, original.dtype, original.shape, identity, fetch)
+
+
+def _source(name: str, value: Any) -> Source:
+    torch = sys.modules.get("torch")  # whoever has a tensor has imported it
+    if torch is not None and isinstance(value, torch.Tensor):
+        from .nn.convert import torch_source
+
+        return torch_source(name, value)
+    if not isinstance(value, np.ndarray | np.generic):
+        raise ValueError(f"tensor {name!r} is a {type(value).__name__}: expected an array")
+    array = np.asarray(value)
+    dtype = array.dtype.name
+    if dtype not in ITEMSIZE:
+        expected = ", ".join(ITEMSIZE)
+        raise ValueError(f"tensor {name!r} has dtype {dtype}: expected one of {expected}")
+    check_dimensions(name, array.shape)
+
+    def fetch() -> Patterns:
+        native = np.ascontiguousarray(array).reshape(-1)
+        if native.dtype.byteorder == ">":
+            native = native.astype(native.dtype.newbyteorder("<"))
+        return native.view(pattern_dtype(ITEMSIZE[dtype]))
+
+    pointer = array.__array_interface__["data"][0]
+    identity = (pointer, dtype, array.shape, array.strides) if array.size else (name,)
+    return Source(name, dtype, array.shape, identity, fetch)
+
+
+def check_dimensions(name: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError if a tensor has more dimensions than a file can describe."""
+    if len(shape) > MAX_DIMENSIONS:
+        raise ValueError(f"tensor {name!r} has {len(shape)} dimensions: at most {MAX_DIMENSIONS}")

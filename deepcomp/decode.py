@@ -1,0 +1,219 @@
+"""Decode one tensor: record and section -> entries, all of them or the kept ones.
+
+``formats/dcz.md``, sections 5 to 7.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import pairwise, starmap
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _kernels
+from .errors import DczError
+from .huffman import Decoder
+from .records import SIGNED_DTYPES, TensorRecord
+from .sections import STORED, Block, Section, read_section
+
+Patterns = NDArray[np.unsignedinteger]
+Symbols = NDArray[np.uint8]
+
+_WALK_ERRORS = {
+    1: "its gaps do not hold as many kept entries as its directory says",
+    2: "its last gap is an escape",
+    3: "its gaps lead out of the block",
+}
+
+
+def pattern_dtype(itemsize: int) -> np.dtype[np.unsignedinteger]:
+    """Return the dtype that holds the patterns of entries of so many bytes.
+
+    Examples
+    --------
+    >>> pattern_dtype(4)
+    dtype('uint32')
+    """
+    return np.dtype(f"<u{itemsize}")
+
+
+class TensorDecoder:
+    """A tensor's section, ready to be decoded block by block.
+
+    Parameters
+    ----------
+    record : TensorRecord
+    data : memoryview of bytes, shape (record.section_nbytes,)
+
+    Raises
+    ------
+    DczError
+        If the section breaks a rule that can be checked without decoding it.
+    """
+
+    def __init__(self, record: TensorRecord, data: memoryview) -> None:
+        self.record = record
+        self.dtype = pattern_dtype(record.itemsize)
+        self._data = np.frombuffer(data, np.uint8)
+        if record.layout == "raw":
+            return
+        self.section = read_section(record, data)
+        nbytes = self.section.codebook_nbytes
+        self.codebook = self._data[:nbytes].copy().view(self.dtype)
+        self._decoders = [
+            Decoder(code.code_lengths, self.section.stream_n_symbols(i))
+            if code.is_huffman
+            else None
+            for i, code in enumerate(self.section.codes)
+        ]
+
+    def decode_into(self, out: Patterns, n_threads: int = 1) -> None:
+        """Fill `out` with all entries.
+
+        Parameters
+        ----------
+        out : ndarray of uint8, uint16, uint32 or uint64, shape (numel,)
+            Contiguous.
+        n_threads : int
+
+        Raises
+        ------
+        DczError
+            If the section breaks a rule; `out` then holds anything.
+        """
+        if self.record.layout == "raw":
+            out.view(np.uint8)[:] = self._data
+            self._check_bool(out)
+            return
+        n_blocks = len(self.section.blocks)
+        n_threads = min(n_threads, n_blocks)
+        bounds = [n_blocks * i // n_threads for i in range(n_threads + 1)]
+        if n_threads == 1:
+            self._decode_blocks(out, range(n_blocks))
+            return
+        with ThreadPoolExecutor(n_threads) as pool:
+            list(pool.map(partial(self._decode_blocks, out), starmap(range, pairwise(bounds))))
+
+    def kept(self) -> tuple[NDArray[np.int64], Patterns]:
+        """Return the positions and the patterns of the entries that are not 0 (or -0.0).
+
+        Returns
+        -------
+        positions : ndarray of int64, shape (n,)
+            Strictly increasing, in row-major order.
+        patterns : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
+        """
+        bits = 8 * self.record.itemsize - (self.record.dtype in SIGNED_DTYPES)
+        mask = self.dtype.type((1 << bits) - 1)
+        positions, patterns, first = [], [], 0
+        for entries in self._blocks():
+            where = np.flatnonzero(entries & mask)
+            positions.append(where + first)
+            patterns.append(entries[where])
+            first += entries.size
+        return np.concatenate(positions), np.concatenate(patterns)
+
+    def verify(self) -> None:
+        """Decode block by block and keep nothing."""
+        for _ in self._blocks():
+            pass
+
+    def _blocks(self) -> Iterator[Patterns]:
+        if self.record.layout == "raw":
+            entries = np.empty(self.record.numel, self.dtype)
+            self.decode_into(entries)
+            yield entries
+            return
+        scratch = _Scratch(self.section, self.dtype)
+        for block in self.section.blocks:
+            entries = np.empty(block.numel, self.dtype)
+            self._decode_block(block, entries, scratch)
+            yield entries
+
+    def _decode_blocks(self, out: Patterns, which: range) -> None:
+        step = self.record.block_numel or self.record.numel
+        scratch = _Scratch(self.section, self.dtype)
+        for i in which:
+            block = self.section.blocks[i]
+            self._decode_block(block, out[i * step : i * step + block.numel], scratch)
+
+    def _decode_block(self, block: Block, out: Patterns, scratch: "_Scratch") -> None:
+        streams = self._symbols(block, scratch)
+        if self.record.layout == "dense":
+            self._values(streams, block.numel, out)
+            self._check_bool(out)
+            n_kept = self._count_kept(streams, out)
+            if n_kept != block.n_kept:
+                raise DczError(f"a block keeps {n_kept} entries: expected {block.n_kept}")
+            return
+        kept = self._values(streams, block.n_kept, scratch.kept[: block.n_kept])
+        self._check_bool(kept)
+        self._scatter(streams[0], kept, out)
+        if self.record.zero_signs:
+            self._add_signs(streams[1], out)
+
+    def _symbols(self, block: Block, scratch: "_Scratch") -> list[Symbols]:
+        """Decode the streams of a block."""
+        streams = []
+        position = block.offset
+        for i, (code, decoder) in enumerate(zip(self.section.codes, self._decoders, strict=True)):
+            data = self._data[position : position + sum(block.sizes[i])]
+            position += data.size
+            symbols = scratch.symbols[i][: block.n_symbols[i]]
+            if code.m == STORED:
+                symbols = data
+            elif decoder is None:
+                symbols.fill(code.symbol)
+            else:
+                decoder.decode(data, block.sizes[i], symbols)
+            streams.append(symbols)
+        return streams
+
+    def _values(self, streams: list[Symbols], n: int, out: Patterns) -> Patterns:
+        """Turn labels or byte planes into patterns (section 7.2)."""
+        if self.record.codebook is not None:
+            _kernels.look_up_into(streams[-1], self.codebook, out)
+            return out
+        by_entry = out.view(np.uint8).reshape(n, self.record.itemsize)
+        for i, plane in enumerate(streams[-self.record.itemsize :]):
+            by_entry[:, i] = plane
+        if self.record.layout == "sparse":
+            bits = 8 * self.record.itemsize - (1 if self.record.zero_signs else 0)
+            if np.count_nonzero(out & self.dtype.type((1 << bits) - 1)) != n:
+                raise DczError("a kept entry is zero")
+        return out
+
+    def _count_kept(self, streams: list[Symbols], out: Patterns) -> int:
+        if self.record.codebook is None:
+            return int(np.count_nonzero(out))
+        if self.codebook[0] != 0:  # a strictly increasing codebook has its zero in front
+            return out.size
+        return int(np.count_nonzero(streams[-1]))
+
+    def _scatter(self, gaps: Symbols, kept: Patterns, out: Patterns) -> None:
+        status = _kernels.scatter_into(gaps, self.record.gap_bits, kept, out)
+        if status:
+            raise DczError(f"a block of {out.size} entries: {_WALK_ERRORS[status]}")
+
+    def _add_signs(self, signs: Symbols, out: Patterns) -> None:
+        is_zero = out == 0
+        n_zeros = int(np.count_nonzero(is_zero))
+        bits = np.unpackbits(signs, bitorder="little")
+        if bits[n_zeros:].any():
+            raise DczError("the padding after the signs of zeros is not zero")
+        sign = self.dtype.type(1 << (8 * self.record.itemsize - 1))
+        out[is_zero] = bits[:n_zeros].astype(self.dtype) * sign
+
+    def _check_bool(self, out: Patterns) -> None:
+        if self.record.dtype == "bool" and out.max(initial=0) > 1:
+            raise DczError(f"an entry of a bool tensor is {int(out.max())}")
+
+
+class _Scratch:
+    """Memory for the symbols and kept entries of one block: new pages cost more than decoding."""
+
+    def __init__(self, section: Section, dtype: np.dtype[np.unsignedinteger]) -> None:
+        most = map(max, zip(*(block.n_symbols for block in section.blocks), strict=True))
+        self.symbols = [np.empty(n, np.uint8) for n in most]
+        self.kept = np.empty(max(block.n_kept for block in section.blocks), dtype)

@@ -1,0 +1,199 @@
+"""The index of a ``.dcz`` file: records <-> canonical JSON (``formats/dcz.md``, section 4)."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from .errors import DczError
+from .records import (
+    GAP_BITS,
+    ITEMSIZE,
+    MAX_BLOCK_NUMEL,
+    MAX_CODEBOOK,
+    MAX_DIMENSIONS,
+    SIGNED_DTYPES,
+    TensorRecord,
+)
+
+MAX_INTEGER = (1 << 63) - 1
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a file holds, in the order of the model.
+
+    Attributes
+    ----------
+    metadata : dict of str to str
+    entries : dict of str to TensorRecord or str
+        By tensor name; a string is an alias, the name of the tensor it stands for.
+    """
+
+    metadata: dict[str, str]
+    entries: dict[str, TensorRecord | str]
+
+
+def encode_index(index: Index) -> bytes:
+    """Write an index as canonical JSON.
+
+    Parameters
+    ----------
+    index : Index
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ValueError
+        If a name or the metadata is not text that UTF-8 can hold.
+    """
+    tensors = [_to_json(name, entry) for name, entry in index.entries.items()]
+    return _canonical({"metadata": dict(index.metadata), "tensors": tensors})
+
+
+def decode_index(raw: bytes) -> Index:
+    """Read and check the JSON of an index.
+
+    Parameters
+    ----------
+    raw : bytes
+        The inflated index.
+
+    Returns
+    -------
+    Index
+
+    Raises
+    ------
+    DczError
+        If any rule of section 4 is broken.
+    """
+    try:
+        document = json.loads(raw.decode("utf-8"))
+        is_canonical = _canonical(document) == raw
+    except (ValueError, RecursionError) as error:
+        raise DczError(f"the index is not JSON: {error}") from None
+    if not is_canonical:
+        raise DczError("the index is not canonical JSON (sorted keys, none twice, no white space)")
+    _expect_keys(document, {"metadata", "tensors"}, "the index")
+    metadata, tensors = document["metadata"], document["tensors"]
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise DczError("index: metadata is not an object of strings")
+    if not isinstance(tensors, list):
+        raise DczError("index: tensors is not an array")
+    entries: dict[str, TensorRecord | str] = {}
+    for item in tensors:
+        name = item.get("name") if isinstance(item, dict) else None
+        if not isinstance(name, str):
+            raise DczError(f"index: a tensor has no name: {str(item)[:80]}")
+        if name in entries:
+            raise DczError(f"index: tensor {name!r} is there twice")
+        try:
+            entries[name] = _from_json(item, entries)
+        except DczError as error:
+            raise DczError(f"index: tensor {name!r}: {error}") from None
+    return Index(metadata, entries)
+
+
+def _canonical(document: Any) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return text.encode("utf-8")
+
+
+def _to_json(name: str, entry: TensorRecord | str) -> dict[str, Any]:
+    if isinstance(entry, str):
+        return {"name": name, "alias": entry}
+    item: dict[str, Any] = {
+        "name": name,
+        "dtype": entry.dtype,
+        "shape": list(entry.shape),
+        "layout": entry.layout,
+    }
+    if entry.layout != "raw":
+        item["nbytes"] = entry.section_nbytes
+        for key in ("nnz", "codebook", "gap_bits", "block_numel"):
+            if getattr(entry, key) is not None:
+                item[key] = getattr(entry, key)
+        if entry.zero_signs:
+            item["zero_signs"] = True
+    return item
+
+
+def _from_json(item: dict[str, Any], earlier: Mapping[str, TensorRecord | str]) -> Any:
+    if "alias" in item:
+        _expect_keys(item, {"name", "alias"}, "an alias")
+        target = item["alias"]
+        if not isinstance(target, str) or not isinstance(earlier.get(target), TensorRecord):
+            raise DczError(f"alias of {target!r}, which is no tensor stored before it")
+        return target
+    layout = item.get("layout")
+    if layout not in ("raw", "dense", "sparse"):
+        raise DczError(f"layout {layout!r}: expected 'raw', 'dense' or 'sparse'")
+    dtype = item.get("dtype")
+    if not isinstance(dtype, str) or dtype not in ITEMSIZE:
+        raise DczError(f"unknown dtype {dtype!r}")
+    shape = item.get("shape")
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
+        raise DczError(f"shape {str(shape)[:80]}: expected at most {MAX_DIMENSIONS} dimensions")
+    for extent in shape:
+        _check_integer(extent, "an extent of the shape", 0, MAX_INTEGER)
+    numel = prod(shape)
+    if numel * ITEMSIZE[dtype] > MAX_INTEGER:
+        raise DczError(f"shape {shape}: {numel} entries are more than a file can hold")
+    if layout == "raw":
+        _expect_keys(item, {"name", "dtype", "shape", "layout"}, "a raw tensor")
+        return TensorRecord(item["name"], dtype, tuple(shape), layout, numel * ITEMSIZE[dtype])
+    return _coded_record(item, layout, dtype, tuple(shape), numel)
+
+
+def _coded_record(
+    item: dict[str, Any], layout: str, dtype: str, shape: tuple[int, ...], numel: int
+) -> TensorRecord:
+    keys = {"name", "dtype", "shape", "layout", "nbytes", "nnz"}
+    optional = {"codebook", "block_numel"}
+    if layout == "sparse":
+        keys.add("gap_bits")
+        if dtype in SIGNED_DTYPES:
+            optional.add("zero_signs")
+    _expect_keys(item, keys | (optional & item.keys()), f"a {layout} tensor")
+    integer: Callable[[str, int, int], int] = lambda key, low, high: _check_integer(  # noqa: E731
+        item[key], key, low, high
+    )
+    if numel < 1:
+        raise DczError(f"an empty tensor cannot have the layout {layout}")
+    codebook = gap_bits = block_numel = None
+    if "codebook" in item:
+        codebook = integer("codebook", 1 if layout == "dense" else 0, MAX_CODEBOOK)
+    if "gap_bits" in item:
+        gap_bits = integer("gap_bits", GAP_BITS[0], GAP_BITS[-1])
+    if "block_numel" in item:
+        block_numel = integer("block_numel", 1, min(MAX_BLOCK_NUMEL, numel - 1))
+    elif numel > MAX_BLOCK_NUMEL:
+        raise DczError(f"one block of {numel} entries: expected at most {MAX_BLOCK_NUMEL}")
+    if item.get("zero_signs", True) is not True:
+        raise DczError("zero_signs: expected true or nothing")
+    nnz = integer("nnz", 0, numel)
+    nbytes = integer("nbytes", 0, MAX_INTEGER)
+    least = -(-numel // (block_numel or numel)) * (2 if layout == "sparse" else 1)
+    if nbytes < least:
+        raise DczError(f"a section of {nbytes} bytes cannot hold {numel} entries")
+    zero_signs = "zero_signs" in item
+    return TensorRecord(
+        item["name"], dtype, shape, layout, nbytes, nnz, codebook, gap_bits, block_numel, zero_signs
+    )
+
+
+def _check_integer(value: Any, what: str, low: int, high: int) -> int:
+    if type(value) is not int or not low <= value <= high:
+        raise DczError(f"{what} is {str(value)[:40]}: expected an integer from {low} to {high}")
+    return value
+
+
+def _expect_keys(item: Any, expected: set[str], what: str) -> None:
+    if not isinstance(item, dict) or item.keys() != expected:
+        found = sorted(item) if isinstance(item, dict) else type(item).__name__
+        raise DczError(f"{what} has the keys {str(found)[:120]}: expected {sorted(expected)}")

@@ -1,0 +1,339 @@
+"""A compressed model: compress, save, load, restore."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from .container import Reader, Writer
+from .errors import DczError
+from .records import TensorRecord
+from .tensor import CompressedTensor
+
+if TYPE_CHECKING:
+    import torch
+
+    from .arrays import Source
+    from .nn.model import Restored
+    from .pipeline import Encoded
+
+
+class CompressedModel(Mapping[str, CompressedTensor]):
+    """A read-only mapping from state_dict keys to compressed tensors.
+
+    What `compress` and `load` return. Tied weights are one tensor under several names.
+
+    Attributes
+    ----------
+    metadata : dict of str to str
+        The user's own, as given to `save`.
+    aliases : dict of str to str
+        For each name of a tied tensor but the first, the first.
+    """
+
+    def __init__(
+        self,
+        entries: Mapping[str, CompressedTensor | str],
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        self.metadata = dict(metadata or {})
+        self.aliases = {name: e for name, e in entries.items() if isinstance(e, str)}
+        self._tensors: dict[str, CompressedTensor] = {}
+        for name, entry in entries.items():
+            self._tensors[name] = self._tensors[entry] if isinstance(entry, str) else entry
+
+    def __getitem__(self, name: str) -> CompressedTensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        own = [t.record for name, t in self.items() if name not in self.aliases]
+        return (
+            f"<CompressedModel of {len(self)} tensors, "
+            f"{sum(r.section_nbytes for r in own)} of {sum(r.dense_nbytes for r in own)} bytes>"
+        )
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """Decode all tensors for torch.
+
+        Returns
+        -------
+        dict of str to torch.Tensor
+            On the CPU; tied names hold the same tensor.
+
+        Raises
+        ------
+        DczError
+            If the file is damaged or breaks a rule of ``formats/dcz.md``.
+        """
+        dense = {n: t.to_torch() for n, t in self.items() if n not in self.aliases}
+        return {name: dense[self.aliases.get(name, name)] for name in self}
+
+    def restore(self, model: torch.nn.Module, strict: bool = True) -> Restored:
+        """Put dense weights into a module, in place.
+
+        Names, shapes and checksums are checked before anything is written.
+
+        Parameters
+        ----------
+        model : nn.Module
+            On any device. A module that is being pruned with ``torch.nn.utils.prune`` gets its
+            ``_orig`` and ``_mask`` tensors from the folded weight.
+        strict : bool, default True
+            Whether the names must be the same on both sides.
+
+        Returns
+        -------
+        Restored
+            ``missing_keys`` and ``unexpected_keys``, as of ``nn.Module.load_state_dict``.
+
+        Raises
+        ------
+        RuntimeError
+            If names (with `strict`) or shapes differ; nothing is changed then.
+        DczError
+            If the file is damaged or breaks a rule of ``formats/dcz.md``.
+
+        Examples
+        --------
+        >>> import deepcomp, torch
+        >>> model = torch.nn.Linear(4, 2)
+        >>> deepcomp.compress(model, bits=2).restore(model)
+        Restored(missing_keys=[], unexpected_keys=[])
+        """
+        from .nn.model import restore
+
+        return restore(self, model, strict)
+
+
+def compress(
+    model: torch.nn.Module | Mapping[str, Any],
+    bits: int | Mapping[str, int] | None = 5,
+    sparsity: float | Mapping[str, float] | None = None,
+    threshold: float | Mapping[str, float] | None = None,
+    std: float | Mapping[str, float] | None = None,
+    scope: str = "layer",
+) -> CompressedModel:
+    """Prune and share the weights of a model, and encode them.
+
+    Each setting is a number for all weights (float tensors of two or more dimensions), or a
+    mapping from patterns of names to numbers: ``{"conv*": 8, "fc*": 5}``. A pattern is matched
+    against the tensor's name and its module's, the first that matches decides, and tensors that
+    none matches are left alone. A pattern stands for the weights it matches; if it matches
+    none, for the other float tensors. All other tensors are stored exactly.
+
+    Parameters
+    ----------
+    model : nn.Module, or mapping of str to torch.Tensor or ndarray
+        Not changed. Entries that are zero stay zero; ``torch.nn.utils.prune`` models are folded.
+    bits : int, mapping or None, default 5
+        1 to 8: at most ``2**bits`` distinct values besides zero. A tensor that has so few already
+        keeps exactly those. None: no sharing, every bit is kept.
+    sparsity : float or mapping, optional
+        Fraction of the entries to be zero afterwards, in [0, 1).
+    threshold : float or mapping, optional
+        Entries with a smaller absolute value become zero.
+    std : float or mapping, optional
+        The same in multiples of the standard deviation.
+    scope : {"layer", "global"}, default "layer"
+        Whether sparsity and std are counted in each tensor, or over all tensors of one number.
+
+    Returns
+    -------
+    CompressedModel
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, a pattern matches nothing, more than one of `sparsity`,
+        `threshold`, `std` is given, a tensor to be pruned or shared is not finite, or a tensor
+        has a dtype that a file cannot hold. The message names the tensor.
+
+    References
+    ----------
+    Han, Mao, Dally, "Deep Compression", ICLR 2016, sections 2 and 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> weights = {"fc.weight": rng.normal(size=(300, 784)).astype(np.float32)}
+    >>> packed = compress(weights, bits=5, sparsity=0.9)
+    >>> packed
+    <CompressedModel of 1 tensors, 27606 of 940800 bytes>
+    """
+    from .arrays import sources
+
+    found = sources(model)
+    encoded = _encode(found, "compress", bits, sparsity, threshold, std, scope)
+    entries: dict[str, CompressedTensor | str] = {}
+    for name, entry in encoded:
+        if isinstance(entry, str):
+            entries[name] = entry
+        else:
+            record, section = entry
+            entries[name] = CompressedTensor(record, partial(_view, b"".join(section)))
+    return CompressedModel(entries)
+
+
+def save(
+    model: CompressedModel | torch.nn.Module | Mapping[str, Any],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a ``.dcz`` file.
+
+    The bytes go to a temporary file beside the target, which is synced and then renamed: after
+    a crash the old file is still there, whole.
+
+    Parameters
+    ----------
+    model : CompressedModel, nn.Module, or mapping of str to torch.Tensor or ndarray
+        A model that is not compressed is stored exactly, bit for bit: a model that was pruned
+        elsewhere gets small, and loses nothing.
+    path : str or os.PathLike
+    metadata : mapping of str to str, optional
+        Kept in the file; by default that of the compressed model.
+
+    Raises
+    ------
+    ValueError
+        If the metadata are not strings, or a tensor has a dtype that a file cannot hold.
+    OSError
+        If the file cannot be written; an old file at `path` is then untouched.
+
+    References
+    ----------
+    ``formats/dcz.md``.
+
+    Examples
+    --------
+    >>> import deepcomp, numpy as np, tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.dcz")
+    ...     deepcomp.save({"w": np.eye(64)}, path)
+    ...     path.stat().st_size < 64 * 64 * 8 / 40
+    True
+    """
+    if metadata is None:
+        metadata = model.metadata if isinstance(model, CompressedModel) else {}
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ValueError(f"metadata must map strings to strings, not {key!r} to {value!r}")
+    if isinstance(model, CompressedModel):
+        _save_compressed(model, path, dict(metadata))
+        return
+    from .arrays import sources
+
+    encoded = _encode(sources(model), "save", None, None, None, None, "layer")
+    with Writer(path, dict(metadata)) as writer:
+        for name, entry in encoded:
+            if isinstance(entry, str):
+                writer.add_alias(name, entry)
+            else:
+                writer.add(*entry)
+
+
+def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> CompressedModel:
+    """Open a ``.dcz`` file.
+
+    The file is mapped into memory and its index is read; tensors are decoded, and their
+    checksums checked, when they are asked for. No code in the file is run: there is none.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    max_dense_bytes : int, optional
+        Refuse a file whose tensors would take more bytes than this when they are all dense.
+        A valid file can hold up to 2**20 entries a byte, if they are all zero.
+
+    Returns
+    -------
+    CompressedModel
+
+    Raises
+    ------
+    DczError
+        If the file is not a ``.dcz`` file, is cut off or damaged, or is too large.
+    OSError
+        If it cannot be read.
+
+    References
+    ----------
+    ``formats/dcz.md``, sections 2 to 4.
+
+    Examples
+    --------
+    >>> import deepcomp
+    >>> deepcomp.load("formats/vectors/valid/tied_weights.dcz")  # doctest: +SKIP
+    <CompressedModel of 2 tensors, 48 of 48 bytes>
+    """
+    reader = Reader(path)
+    records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
+    dense_nbytes = sum(r.dense_nbytes for r in records)
+    if max_dense_bytes is not None and dense_nbytes > max_dense_bytes:
+        raise DczError(
+            f"{reader.name}: the tensors take {dense_nbytes} bytes when dense: "
+            f"expected at most {max_dense_bytes} (max_dense_bytes)"
+        )
+    return model_of(reader)
+
+
+def model_of(reader: Reader) -> CompressedModel:
+    """Present an open file as a model."""
+    entries: dict[str, CompressedTensor | str] = {}
+    for name, entry in reader.index.entries.items():
+        if isinstance(entry, TensorRecord):
+            entries[name] = CompressedTensor(entry, partial(reader.section, name), reader.name)
+        else:
+            entries[name] = entry
+    return CompressedModel(entries, reader.index.metadata)
+
+
+def _save_compressed(
+    model: CompressedModel, path: str | os.PathLike[str], metadata: dict[str, str]
+) -> None:
+    with Writer(path, metadata) as writer:
+        for name, tensor in model.items():
+            if name in model.aliases:
+                writer.add_alias(name, model.aliases[name])
+            else:
+                writer.add(tensor.record, [tensor.section()])
+
+
+def _view(data: bytes) -> memoryview:
+    return memoryview(data)
+
+
+def _encode(
+    found: dict[str, Source | str], title: str, *settings: Any
+) -> Iterator[tuple[str, Encoded | str]]:
+    """Encode tensor by tensor; a progress bar appears if that takes longer than a second."""
+    from .pipeline import encode_model
+
+    tensors = [entry for entry in found.values() if not isinstance(entry, str)]
+    encoded = encode_model(tensors, *settings)
+    return _with_progress(found, encoded, title)
+
+
+def _with_progress(
+    found: dict[str, Source | str], encoded: Iterator[Encoded], title: str
+) -> Iterator[tuple[str, Encoded | str]]:
+    from tqdm import tqdm
+
+    total = sum(prod(e.shape) for e in found.values() if not isinstance(e, str))
+    with tqdm(total=total, desc=title, unit="w", unit_scale=True, delay=1, disable=None) as bar:
+        for name, entry in found.items():
+            if isinstance(entry, str):
+                yield name, entry
+                continue
+            yield name, next(encoded)
+            bar.update(prod(entry.shape))

@@ -1,0 +1,70 @@
+"""torch tensors <-> bit patterns and compressed tensors."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..arrays import Source, check_dimensions
+from ..decode import Patterns, pattern_dtype
+from ..records import ITEMSIZE
+
+if TYPE_CHECKING:
+    from ..tensor import CompressedTensor
+
+DTYPES = {name: getattr(torch, name) for name in ITEMSIZE if hasattr(torch, name)}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_SIGNED = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def torch_source(name: str, tensor: torch.Tensor) -> Source:
+    """Present a torch tensor as a source.
+
+    Raises
+    ------
+    ValueError
+        If its dtype or layout cannot be stored; the message names the tensor.
+    """
+    dtype = _NAMES.get(tensor.dtype)
+    if dtype is None or tensor.is_quantized:
+        raise ValueError(
+            f"tensor {name!r} has dtype {tensor.dtype}: expected one of {', '.join(DTYPES)}"
+        )
+    if tensor.layout is not torch.strided:
+        raise ValueError(f"tensor {name!r} has layout {tensor.layout}: call .to_dense() first")
+    if tensor.is_meta:
+        raise ValueError(f"tensor {name!r} is on the meta device: it has no entries")
+    check_dimensions(name, tuple(tensor.shape))
+    identity: tuple[object, ...] = (name,)
+    if tensor.numel():
+        pointer = tensor.untyped_storage().data_ptr() + tensor.storage_offset() * ITEMSIZE[dtype]
+        identity = (str(tensor.device), pointer, dtype, tuple(tensor.shape), tensor.stride())
+    return Source(name, dtype, tuple(tensor.shape), identity, lambda: _patterns(tensor))
+
+
+def _patterns(tensor: torch.Tensor) -> Patterns:
+    return flat_patterns(tensor.detach().cpu().contiguous())
+
+
+def flat_patterns(tensor: torch.Tensor) -> Patterns:
+    """Return the memory of a contiguous CPU tensor as patterns, shape (numel,)."""
+    itemsize = tensor.element_size()
+    flat = tensor.detach().reshape(-1).view(_SIGNED[itemsize]).numpy()
+    return flat.view(pattern_dtype(itemsize))
+
+
+def to_torch(tensor: "CompressedTensor", layout: torch.layout | None) -> torch.Tensor:
+    """Decode a compressed tensor; see `CompressedTensor.to_torch`."""
+    if layout not in (None, torch.strided, torch.sparse_csr):
+        raise ValueError(f"layout is {layout}: expected torch.strided or torch.sparse_csr")
+    if tensor.dtype not in DTYPES:
+        raise ValueError(f"tensor {tensor.name!r}: this torch has no dtype {tensor.dtype}")
+    dtype = DTYPES[tensor.dtype]
+    if layout is torch.sparse_csr:
+        csr = tensor.to_csr()
+        values = torch.from_numpy(np.ascontiguousarray(csr.data)).to(dtype)
+        indptr, indices = torch.from_numpy(csr.indptr), torch.from_numpy(csr.indices)
+        return torch.sparse_csr_tensor(indptr, indices, values, csr.shape, check_invariants=True)
+    dense = torch.empty(tensor.shape, dtype=dtype)
+    tensor.decode_patterns(flat_patterns(dense))
+    return dense

@@ -1,0 +1,74 @@
+"""Put compressed weights into modules."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+
+from .convert import DTYPES, flat_patterns
+
+if TYPE_CHECKING:
+    from ..model import CompressedModel
+
+
+class Restored(NamedTuple):
+    """Names that were only in the model, and names that were only in the file."""
+
+    missing_keys: list[str]
+    unexpected_keys: list[str]
+
+
+def restore(packed: "CompressedModel", model: torch.nn.Module, strict: bool) -> Restored:
+    """Put dense weights into a module; see `CompressedModel.restore`."""
+    targets = model.state_dict(keep_vars=True)
+    folded = [n.removesuffix("_orig") for n in targets if n.endswith("_orig")]
+    folded = [n for n in folded if f"{n}_mask" in targets and n not in targets]
+    for name in folded:
+        targets[name] = targets.pop(f"{name}_orig")
+    masks = {name: targets.pop(f"{name}_mask") for name in folded}
+    _check(packed, model, targets, strict)
+    for name in packed:
+        packed[name].check()
+    written: dict[int, str] = {}
+    with torch.no_grad():
+        for name in packed:
+            target = targets.get(name)
+            if target is None or written.get(id(target)) == packed[name].name:
+                continue
+            _decode_into(packed, name, target)
+            written[id(target)] = packed[name].name
+            if name in masks:
+                masks[name].copy_(target != 0)
+    missing = [name for name in targets if name not in packed]
+    unexpected = [name for name in packed if name not in targets]
+    return Restored(missing, unexpected)
+
+
+def _decode_into(packed: "CompressedModel", name: str, target: torch.Tensor) -> None:
+    tensor = packed[name]
+    is_plain = target.device.type == "cpu" and target.is_contiguous()
+    if is_plain and target.dtype == DTYPES.get(tensor.dtype):
+        tensor.decode_patterns(flat_patterns(target))
+    else:
+        target.copy_(tensor.to_torch())
+
+
+def _check(
+    packed: "CompressedModel", model: torch.nn.Module, targets: dict[str, Any], strict: bool
+) -> None:
+    problems = []
+    if strict:
+        missing = [name for name in targets if name not in packed]
+        unexpected = [name for name in packed if name not in targets]
+        if missing:
+            problems.append(f"missing in the file: {', '.join(missing)}")
+        if unexpected:
+            problems.append(f"not in the model: {', '.join(unexpected)}")
+    for name, target in targets.items():
+        if not isinstance(target, torch.Tensor):
+            problems.append(f"{name} is not a tensor but a {type(target).__name__}")
+        elif name in packed and tuple(target.shape) != packed[name].shape:
+            problems.append(
+                f"{name}: expected shape {list(target.shape)}, found {list(packed[name].shape)}"
+            )
+    if problems:
+        raise RuntimeError(f"cannot restore {type(model).__name__}: {'; '.join(problems)}")

@@ -1,0 +1,228 @@
+"""The lossy stages in order, over a whole model: prune, then share; then encode.
+
+Han, Mao, Dally, "Deep Compression", ICLR 2016.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import prune, sharing
+from .arrays import Source
+from .encode import Patterns, Weight, encode_tensor
+from .records import ITEMSIZE, MAX_CODEBOOK, TensorRecord
+from .rules import assign
+
+Rule = float | Mapping[str, float] | None
+Encoded = tuple[TensorRecord, list[bytes]]
+
+
+def encode_model(
+    tensors: list[Source],
+    bits: int | Mapping[str, int] | None,
+    sparsity: Rule,
+    threshold: Rule,
+    std: Rule,
+    scope: str,
+) -> Iterator[Encoded]:
+    """Prune, share and encode tensors, one after the other.
+
+    Everything that can be refused is refused before the first tensor is encoded. See
+    `deepcomp.compress` for the parameters and errors.
+
+    Parameters
+    ----------
+    tensors : list of Source
+    bits, sparsity, threshold, std, scope
+        See `deepcomp.compress`.
+
+    Returns
+    -------
+    iterator of (TensorRecord, list of bytes)
+    """
+    bits_of = assign("bits", bits, tensors)
+    for name, value in bits_of.items():
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 8:
+            raise ValueError(f"bits of {name!r} is {value!r}: expected an integer from 1 to 8")
+    cuts = _cuts(tensors, sparsity, threshold, std, scope)
+    for tensor in tensors:
+        if tensor.name in bits_of or tensor.name in cuts:
+            _check_finite(tensor.weight())
+    return (_encode(t, cuts.get(t.name), bits_of.get(t.name)) for t in tensors)
+
+
+def _encode(tensor: Source, cut: tuple[int, int] | None, bits: int | None) -> Encoded:
+    weight = tensor.weight()
+    if cut is not None:
+        weight.patterns = prune.keep_at_least(weight.patterns, *cut)
+    if bits is not None:
+        weight.patterns = share(weight.patterns, weight.dtype, bits)
+    return encode_tensor(weight)
+
+
+def share(patterns: Patterns, dtype: str, bits: int) -> Patterns:
+    """Replace the entries of a tensor by at most ``2**bits`` shared values.
+
+    Zeros stay zero (-0.0 becomes +0.0). A tensor whose other entries have few enough distinct
+    values keeps them. With 8 bits and zeros among the entries, at most 255 values are fitted, so
+    that zero can be one of 256.
+
+    Parameters
+    ----------
+    patterns : ndarray of uint16, uint32 or uint64, shape (numel,)
+        Finite floats.
+    dtype : {"float16", "bfloat16", "float32", "float64"}
+    bits : int
+        1 to 8.
+
+    Returns
+    -------
+    ndarray of the same dtype, shape (numel,)
+
+    References
+    ----------
+    Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.
+    """
+    patterns = prune.keep_at_least(patterns, 0)
+    if sharing.distinct_patterns(patterns, 1 << bits) is not None:
+        return patterns
+    where = patterns != 0
+    kept = patterns if where.all() else patterns[where]
+    n_values = min(1 << bits, MAX_CODEBOOK - (kept.size < patterns.size))
+    values = to_values(kept, dtype)
+    codebook = _to_patterns(sharing.fit_codebook(values, n_values), dtype)
+    codebook = codebook[np.argsort(to_values(codebook, dtype))]
+    labels = sharing.nearest_labels(values, to_values(codebook, dtype).astype(np.float64))
+    if kept is patterns:
+        return codebook[labels]
+    patterns[where] = codebook[labels]
+    return patterns
+
+
+def to_values(patterns: Patterns, dtype: str) -> NDArray[np.floating]:
+    """Return float patterns as float32 (float64 for float64); exact.
+
+    Examples
+    --------
+    >>> to_values(np.array([0x3F80], np.uint16), "bfloat16")
+    array([1.], dtype=float32)
+    """
+    if dtype == "bfloat16":
+        return (patterns.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    values = patterns.view(dtype)
+    return values.astype(np.float32) if dtype == "float16" else values
+
+
+def _to_patterns(values: NDArray[np.float64], dtype: str) -> Patterns:
+    """Round float64 to a dtype; return the distinct patterns, -0.0 as +0.0."""
+    if dtype == "bfloat16":
+        wide = values.astype(np.float32).view(np.uint32).astype(np.uint64)
+        wide += 0x7FFF + (wide >> np.uint64(16) & np.uint64(1))  # to nearest, ties to even
+        patterns = (wide >> np.uint64(16)).astype(np.uint16)
+    else:
+        patterns = values.astype(dtype).view(f"<u{ITEMSIZE[dtype]}")
+    mask = patterns.dtype.type(prune.magnitude_mask(patterns.itemsize))
+    return np.unique(np.where(patterns & mask, patterns, 0).astype(patterns.dtype))
+
+
+def _check_finite(weight: Weight) -> None:
+    infinity = prune.threshold_pattern(math.inf, weight.dtype)
+    largest = prune.largest_magnitude(weight.patterns)
+    if largest >= infinity:
+        raise ValueError(
+            f"tensor {weight.name!r} has NaN or infinite entries: it cannot be pruned or shared "
+            "(bits=None without pruning stores it exactly)"
+        )
+
+
+def _cuts(
+    tensors: list[Source], sparsity: Rule, threshold: Rule, std: Rule, scope: str
+) -> dict[str, tuple[int, int]]:
+    """Return for each tensor to prune: the least magnitude kept, and the ties to remove."""
+    rules = {"sparsity": sparsity, "threshold": threshold, "std": std}
+    given = {what: rule for what, rule in rules.items() if rule is not None}
+    if scope not in ("layer", "global"):
+        raise ValueError(f"scope is {scope!r}: expected 'layer' or 'global'")
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} were given: at most one of them can be")
+    if not given:
+        return {}
+    [(what, rule)] = given.items()
+    numbers = assign(what, rule, tensors)
+    for name, value in numbers.items():
+        _check_number(what, name, value)
+    chosen = [t for t in tensors if t.name in numbers]
+    if scope == "layer":
+        groups = [[t] for t in chosen]
+    else:
+        values = sorted(set(numbers.values()))
+        groups = [[t for t in chosen if numbers[t.name] == v] for v in values]
+    cut_of: dict[str, Callable[[list[Source], float], dict[str, tuple[int, int]]]] = {
+        "sparsity": _cuts_by_sparsity,
+        "threshold": _cuts_by_threshold,
+        "std": _cuts_by_std,
+    }
+    cuts: dict[str, tuple[int, int]] = {}
+    for group in groups:
+        cuts |= cut_of[what](group, numbers[group[0].name])
+    return cuts
+
+
+def _check_number(what: str, name: str, value: Any) -> None:
+    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+    if not is_number or not 0 <= value < math.inf or (what == "sparsity" and value >= 1):
+        expected = "in [0, 1)" if what == "sparsity" else "finite and not negative"
+        raise ValueError(f"{what} of {name!r} is {value!r}: expected a number {expected}")
+
+
+def _cuts_by_threshold(group: list[Source], threshold: float) -> dict[str, tuple[int, int]]:
+    return {t.name: (prune.threshold_pattern(threshold, t.dtype), 0) for t in group}
+
+
+def _cuts_by_std(group: list[Source], std: float) -> dict[str, tuple[int, int]]:
+    n, total, squares = 0, 0.0, 0.0
+    for tensor in group:
+        _check_finite(tensor.weight())
+        for part in prune.chunks(tensor.fetch()):
+            values = to_values(part, tensor.dtype).astype(np.float64)
+            n += values.size
+            total += float(values.sum())
+            squares += float(values @ values)
+    mean = total / max(n, 1)
+    deviation = math.sqrt(max(squares / max(n, 1) - mean * mean, 0.0))
+    return _cuts_by_threshold(group, std * deviation)
+
+
+def _cuts_by_sparsity(group: list[Source], sparsity: float) -> dict[str, tuple[int, int]]:
+    """Cut at the k-th magnitude of the group; of equal magnitudes the last ones go first."""
+    dtypes = {t.dtype for t in group}
+    common = dtypes.pop() if len(dtypes) == 1 else "float64"
+    for tensor in group:
+        _check_finite(tensor.weight())
+    arrays = [_widen(t, common) for t in group]
+    k = round(sparsity * sum(a.size for a in arrays))
+    if k == 0:
+        return {t.name: (0, 0) for t in group}
+    pattern = prune.kth_magnitude(arrays, k)
+    counts = [prune.count_ties(a, pattern) for a in arrays]
+    to_remove = k - sum(below for below, _ in counts)
+    cuts = {}
+    for tensor, (_, n_equal) in zip(reversed(group), reversed(counts), strict=True):
+        n_ties = min(n_equal, to_remove)
+        to_remove -= n_ties
+        own = pattern
+        if common != tensor.dtype:
+            value = float(np.uint64(pattern).view(np.float64))
+            own = prune.threshold_pattern(value, tensor.dtype)
+        cuts[tensor.name] = (own, n_ties)
+    return cuts
+
+
+def _widen(tensor: Source, dtype: str) -> Patterns:
+    patterns = tensor.fetch()
+    if tensor.dtype == dtype:
+        return patterns
+    return to_values(patterns, tensor.dtype).astype(np.float64).view(np.uint64)

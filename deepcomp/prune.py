@@ -1,0 +1,179 @@
+"""Pruning: which entries of a weight are kept, by magnitude.
+
+Han, Mao, Dally, "Deep Compression", ICLR 2016, section 2.
+
+Weights are handled as bit patterns: with the sign bit cleared, the patterns of floats rise with
+their magnitudes, so that a threshold is an integer and the k-th magnitude is found by counting
+digits, without sorting.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _kernels
+
+_CHUNK = 1 << 20  # entries handled at a time, so that temporaries stay in the cache
+
+
+def magnitude_mask(itemsize: int) -> int:
+    """Return the bits of a pattern other than the sign.
+
+    Examples
+    --------
+    >>> hex(magnitude_mask(2))
+    '0x7fff'
+    """
+    return (1 << (8 * itemsize - 1)) - 1
+
+
+def kth_magnitude(patterns: Sequence[NDArray[np.unsignedinteger]], k: int) -> int:
+    """Find the k-th smallest magnitude in a set of float arrays.
+
+    Parameters
+    ----------
+    patterns : sequence of ndarray of uint16, uint32 or uint64, each of shape (n,)
+        Bit patterns of floats, all of the same dtype.
+    k : int
+        From 1 to the number of entries.
+
+    Returns
+    -------
+    int
+        The pattern of the k-th smallest absolute value.
+
+    Raises
+    ------
+    ValueError
+        If `k` is out of range.
+
+    Examples
+    --------
+    >>> weights = np.array([0.5, -0.25, 2.0], np.float32)
+    >>> pattern = kth_magnitude([weights.view(np.uint32)], 2)
+    >>> float(np.uint32(pattern).view(np.float32))
+    0.5
+    """
+    total = sum(p.size for p in patterns)
+    if not 1 <= k <= total:
+        raise ValueError(f"k is {k}: expected 1 to {total}")
+    width = 8 * patterns[0].itemsize
+    mask = magnitude_mask(patterns[0].itemsize)
+    prefix = -1
+    for shift in range(width - 16, -1, -16):
+        counts = np.zeros(1 << 16, np.int64)
+        for p in patterns:
+            _kernels.count_digits_into(p, mask, shift, prefix, counts)
+        below = np.cumsum(counts)
+        digit = int(np.searchsorted(below, k))
+        k -= int(below[digit] - counts[digit])
+        prefix = (max(prefix, 0) << 16) | digit
+    return prefix
+
+
+def threshold_pattern(threshold: float, dtype: str) -> int:
+    """Return the smallest magnitude pattern that is at least `threshold`.
+
+    Parameters
+    ----------
+    threshold : float
+        Not negative.
+    dtype : {"float16", "bfloat16", "float32", "float64"}
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> hex(threshold_pattern(1.0, "bfloat16"))
+    '0x3f80'
+    """
+    threshold += 0.0  # -0.0 becomes 0.0
+    if dtype == "float64":
+        return int(np.float64(threshold).view(np.uint64))
+    narrow = np.float16 if dtype == "float16" else np.float32
+    with np.errstate(over="ignore"):
+        rounded = narrow(threshold)
+        if float(rounded) < threshold:
+            rounded = np.nextafter(rounded, narrow(np.inf))
+    pattern = int(rounded.view(np.uint16 if dtype == "float16" else np.uint32))
+    return -(-pattern >> 16) if dtype == "bfloat16" else pattern
+
+
+def chunks(patterns: NDArray[np.unsignedinteger]) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield an array in parts that stay in the cache, with their temporaries."""
+    for i in range(0, patterns.size, _CHUNK):
+        yield patterns[i : i + _CHUNK]
+
+
+def largest_magnitude(patterns: NDArray[np.unsignedinteger]) -> int:
+    """Return the largest magnitude pattern, 0 for an empty array.
+
+    Examples
+    --------
+    >>> largest_magnitude(np.array([0x8002, 1], np.uint16))
+    2
+    """
+    mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
+    return max((int((part & mask).max()) for part in chunks(patterns)), default=0)
+
+
+def keep_at_least(
+    patterns: NDArray[np.unsignedinteger], pattern: int, n_ties_to_remove: int = 0
+) -> NDArray[np.unsignedinteger]:
+    """Set entries whose magnitude is below a pattern to zero.
+
+    Parameters
+    ----------
+    patterns : ndarray of uint16, uint32 or uint64, shape (n,)
+        Bit patterns of floats.
+    pattern : int
+        Entries with a smaller magnitude pattern become +0.0, and so does -0.0.
+    n_ties_to_remove : int
+        How many entries of exactly this magnitude become zero too, the last ones first.
+
+    Returns
+    -------
+    ndarray of the same dtype, shape (n,)
+        A new array.
+
+    Examples
+    --------
+    >>> weights = np.array([0.5, -0.25, 2.0, -0.5], np.float32).view(np.uint32)
+    >>> half = int(np.float32(0.5).view(np.uint32))
+    >>> keep_at_least(weights, half, n_ties_to_remove=1).view(np.float32)
+    array([0.5, 0. , 2. , 0. ], dtype=float32)
+    """
+    mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
+    least = patterns.dtype.type(max(pattern, 1))
+    out = np.empty_like(patterns)
+    for i in range(0, patterns.size, _CHUNK):
+        part = patterns[i : i + _CHUNK]
+        np.multiply(part, (part & mask) >= least, out=out[i : i + _CHUNK])
+    if n_ties_to_remove and pattern > 0:
+        ties = np.flatnonzero((out & mask) == pattern)
+        out[ties[max(ties.size - n_ties_to_remove, 0) :]] = 0
+    return out
+
+
+def count_ties(patterns: NDArray[np.unsignedinteger], pattern: int) -> tuple[int, int]:
+    """Count the entries below a magnitude pattern, and those equal to it.
+
+    Parameters
+    ----------
+    patterns : ndarray of uint16, uint32 or uint64, shape (n,)
+    pattern : int
+
+    Returns
+    -------
+    n_below, n_equal : int
+    """
+    mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
+    n_below = n_equal = 0
+    for part in chunks(patterns):
+        magnitudes = part & mask
+        n_below += int(np.count_nonzero(magnitudes < pattern))
+        n_equal += int(np.count_nonzero(magnitudes == pattern))
+    return n_below, n_equal

@@ -1,0 +1,116 @@
+"""What a file says about each tensor, and the constants of the format (``formats/dcz.md``)."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+
+ITEMSIZE = {
+    "bool": 1,
+    "uint8": 1,
+    "int8": 1,
+    "float8_e4m3fn": 1,
+    "float8_e5m2": 1,
+    "uint16": 2,
+    "int16": 2,
+    "float16": 2,
+    "bfloat16": 2,
+    "uint32": 4,
+    "int32": 4,
+    "float32": 4,
+    "uint64": 8,
+    "int64": 8,
+    "float64": 8,
+}
+SHARED_DTYPES = ("float16", "bfloat16", "float32", "float64")  # those that can lose precision
+SIGNED_DTYPES = tuple(name for name in ITEMSIZE if name.startswith(("float", "bfloat")))
+
+MAX_CODE_LENGTH = 12  # bits; section 8
+MAX_BLOCK_NUMEL = 1 << 20
+MAX_CODEBOOK = 256
+MAX_DIMENSIONS = 32
+GAP_BITS = range(2, 9)
+_FOUR_BITSTREAMS_FROM = 4096  # symbols; section 6.2
+
+
+def n_bitstreams(n_symbols: int) -> int:
+    """Return in how many bitstreams a block's symbols are written (section 6.2)."""
+    if n_symbols == 0:
+        return 0
+    return 1 if n_symbols < _FOUR_BITSTREAMS_FROM else 4
+
+
+@dataclass(frozen=True)
+class TensorRecord:
+    """One tensor as the index describes it (``formats/dcz.md``, section 4).
+
+    Attributes
+    ----------
+    name : str
+        The state_dict key.
+    dtype : str
+        A key of `ITEMSIZE`.
+    shape : tuple of int
+    layout : str
+        ``"raw"``, ``"dense"`` or ``"sparse"``.
+    section_nbytes : int
+        Size of the tensor's section in bytes.
+    nnz : int or None
+        Number of kept entries; None for raw tensors.
+    codebook : int or None
+        Number of codebook entries; None when byte planes hold the values.
+    gap_bits : int or None
+        Width of a gap symbol; None unless sparse.
+    block_numel : int or None
+        Entries of a block; None when the tensor is one block.
+    zero_signs : bool
+        Whether the signs of zeros are stored.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    layout: str
+    section_nbytes: int
+    nnz: int | None = None
+    codebook: int | None = None
+    gap_bits: int | None = None
+    block_numel: int | None = None
+    zero_signs: bool = False
+
+    @cached_property
+    def numel(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an entry."""
+        return ITEMSIZE[self.dtype]
+
+    @property
+    def dense_nbytes(self) -> int:
+        """Bytes of the tensor when it is not compressed."""
+        return self.numel * self.itemsize
+
+    @property
+    def bits(self) -> int | None:
+        """Width of a label before Huffman coding; None without a codebook."""
+        return None if self.codebook is None else max(1, (self.codebook - 1).bit_length())
+
+    @property
+    def block_sizes(self) -> list[int]:
+        """Number of entries of each block."""
+        step = self.block_numel or self.numel
+        return [min(step, self.numel - first) for first in range(0, self.numel, step)]
+
+    @property
+    def stream_names(self) -> tuple[str, ...]:
+        """The tensor's streams in the order of the file (section 7)."""
+        names: list[str] = []
+        if self.layout == "sparse":
+            names.append("gaps")
+        if self.zero_signs:
+            names.append("signs")
+        if self.codebook is not None:
+            return (*names, "labels")
+        return (*names, *(f"plane {i}" for i in range(self.itemsize)))

@@ -1,0 +1,294 @@
+"""What the bytes of a ``.dcz`` file are: an open file -> numbers -> text or JSON.
+
+The columns are those of tables 2 to 5 of Han, Mao, Dally, "Deep Compression", ICLR 2016.
+Standard library only.
+"""
+
+from dataclasses import asdict, dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from .container import HEAD, TRAILER, VERSION, Reader
+from .errors import DczError
+from .records import TensorRecord
+from .sections import read_section
+
+SORT_KEYS = ("file", "name", "weights", "kept", "bytes", "ratio")
+STREAMS = ("labels", "gaps", "planes", "signs", "codebook", "codes", "directory", "raw")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One tensor. Sizes are bytes of the file.
+
+    Attributes
+    ----------
+    name, dtype, layout : str
+        An alias has the layout ``"alias"``.
+    shape : tuple of int
+    tied_to : str or None
+    n_weights : int
+    nnz : int or None
+        Kept entries; None where the file does not say (raw).
+    weight_bits, weight_bits_huffman : float or None
+        Bits for each stored value before and after Huffman coding.
+    index_bits, index_bits_huffman : float or None
+        Bits of gaps for each kept entry, escapes included; None unless sparse.
+    nbytes : int
+        The whole section: streams, codebook, code lengths, directory.
+    dense_nbytes : int
+        At the tensor's own dtype.
+    parts : dict of str to int
+        `nbytes` by what it is; keys from `STREAMS`.
+    """
+
+    name: str
+    dtype: str
+    layout: str
+    shape: tuple[int, ...]
+    tied_to: str | None
+    n_weights: int
+    nnz: int | None
+    weight_bits: float | None
+    weight_bits_huffman: float | None
+    index_bits: float | None
+    index_bits_huffman: float | None
+    nbytes: int
+    dense_nbytes: int
+    parts: dict[str, int]
+
+    @property
+    def kept(self) -> float | None:
+        """Fraction of kept entries."""
+        return None if self.nnz is None else self.nnz / self.n_weights
+
+    @property
+    def ratio(self) -> float | None:
+        """Dense bytes at the tensor's own dtype over bytes in the file."""
+        return self.dense_nbytes / self.nbytes if self.nbytes else None
+
+    @property
+    def ratio_float32(self) -> float | None:
+        """Four bytes an entry over bytes in the file."""
+        return 4 * self.n_weights / self.nbytes if self.nbytes else None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A whole file; ``sum(row.nbytes) + sum(overhead.values()) == file_nbytes``.
+
+    Attributes
+    ----------
+    file : str
+    metadata : dict of str to str
+    rows : list of Row
+    overhead : dict of str to int
+        Bytes of head, page checksums, index and trailer.
+    file_nbytes, dense_nbytes, float32_nbytes : int
+        Of the file; of its tensors at their own dtypes; of their entries at four bytes. Tied
+        weights count once.
+    """
+
+    file: str
+    metadata: dict[str, str]
+    rows: list[Row]
+    overhead: dict[str, int]
+    file_nbytes: int
+    dense_nbytes: int
+    float32_nbytes: int
+
+    def parts(self) -> dict[str, int]:
+        """Return the bytes of the file by what they are."""
+        sums = {part: sum(row.parts.get(part, 0) for row in self.rows) for part in STREAMS}
+        return {part: n for part, n in (sums | self.overhead).items() if n}
+
+
+def make_report(reader: Reader) -> Report:
+    """Read what each byte of a file is for, without decoding.
+
+    Parameters
+    ----------
+    reader : Reader
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    DczError
+        If the file is damaged or breaks a rule of ``formats/dcz.md``.
+    """
+    rows = []
+    records = {n: e for n, e in reader.index.entries.items() if isinstance(e, TensorRecord)}
+    for name, entry in reader.index.entries.items():
+        if isinstance(entry, str):
+            rows.append(_alias_row(name, records[entry]))
+            continue
+        try:
+            rows.append(_row(entry, reader.section(name)))
+        except DczError as error:
+            if repr(name) in str(error):
+                raise
+            raise DczError(f"{reader.name}: tensor {name!r}: {error}") from None
+    overhead = {
+        "head": HEAD.size,
+        "page checksums": 4 * reader.n_pages,
+        "index": reader.index_nbytes,
+        "trailer": TRAILER.size,
+    }
+    return Report(
+        reader.name,
+        reader.index.metadata,
+        rows,
+        overhead,
+        reader.nbytes,
+        sum(r.dense_nbytes for r in records.values()),
+        4 * sum(r.numel for r in records.values()),
+    )
+
+
+def _alias_row(name: str, record: TensorRecord) -> Row:
+    nothing = (None,) * 4
+    return Row(
+        name, record.dtype, "alias", record.shape, record.name, record.numel, record.nnz,
+        *nothing, nbytes=0, dense_nbytes=0, parts={},
+    )  # fmt: skip
+
+
+def _row(record: TensorRecord, data: memoryview) -> Row:
+    bits: dict[str, float | None] = dict.fromkeys(
+        ("weight_bits", "weight_bits_huffman", "index_bits", "index_bits_huffman")
+    )
+    if record.layout == "raw":
+        parts = {"raw": record.section_nbytes}
+    else:
+        section = read_section(record, data)
+        parts = dict.fromkeys(STREAMS[:4], 0)
+        for i, name in enumerate(record.stream_names):
+            parts["planes" if name.startswith("plane") else name] += section.stream_nbytes(i)
+        n_values = section.stream_n_symbols(len(record.stream_names) - 1)
+        if n_values:
+            bits["weight_bits"] = record.bits or 8 * record.itemsize
+            bits["weight_bits_huffman"] = 8 * (parts["labels"] + parts["planes"]) / n_values
+        if record.gap_bits and record.nnz:
+            bits["index_bits"] = record.gap_bits * section.stream_n_symbols(0) / record.nnz
+            bits["index_bits_huffman"] = 8 * parts["gaps"] / record.nnz
+        parts["codebook"] = section.codebook_nbytes
+        parts["codes"] = section.codes_nbytes
+        parts["directory"] = section.directory_nbytes
+    return Row(
+        record.name, record.dtype, record.layout, record.shape, None, record.numel, record.nnz,
+        **bits, nbytes=record.section_nbytes, dense_nbytes=record.dense_nbytes, parts=parts,
+    )  # fmt: skip
+
+
+def to_json(report: Report) -> dict[str, Any]:
+    """Return a report as JSON values; the schema is stable within a ``schema`` number."""
+    tensors = []
+    for row in report.rows:
+        computed = {name: getattr(row, name) for name in ("kept", "ratio", "ratio_float32")}
+        tensors.append(asdict(row) | {"shape": list(row.shape)} | computed)
+    return {
+        "schema": 1,
+        "file": report.file,
+        "format_version": ".".join(map(str, VERSION)),
+        "metadata": report.metadata,
+        "tensors": tensors,
+        "overhead": report.overhead,
+        "parts": report.parts(),
+        "file_nbytes": report.file_nbytes,
+        "dense_nbytes": report.dense_nbytes,
+        "float32_nbytes": report.float32_nbytes,
+        "compression_ratio": report.dense_nbytes / report.file_nbytes,
+        "compression_ratio_float32": report.float32_nbytes / report.file_nbytes,
+    }
+
+
+def to_text(report: Report, sort: str = "file", pattern: str = "*") -> str:
+    """Lay a report out as two tables, whose columns of bytes add up to the file.
+
+    Parameters
+    ----------
+    report : Report
+    sort : {"file", "name", "weights", "kept", "bytes", "ratio"}
+        All but the first two from large to small.
+    pattern : str
+        Only tensors whose names match are listed; the others are summed up in one line.
+
+    Returns
+    -------
+    str
+    """
+    shown = [row for row in report.rows if fnmatchcase(row.name, pattern)]
+    hidden = [row for row in report.rows if not fnmatchcase(row.name, pattern)]
+    _sort(shown, sort)
+    head = ["tensor", "shape", "dtype", "layout", "weights", "kept %"]
+    head += ["bits/weight", "Huffman", "bits/index", "Huffman", "bytes", "ratio", "vs f32"]
+    lines = [_cells(row) for row in shown]
+    if hidden:
+        n_bytes = sum(row.nbytes for row in hidden)
+        lines.append([f"({len(hidden)} more)", *[""] * 9, f"{n_bytes:,}", "", ""])
+    for what, n_bytes in report.overhead.items():
+        lines.append([f"({what})", *[""] * 9, f"{n_bytes:,}", "", ""])
+    weights = sum(row.n_weights for row in report.rows if row.tied_to is None)
+    ratio, ratio_float32 = (
+        f"{n / report.file_nbytes:.2f}x" for n in (report.dense_nbytes, report.float32_nbytes)
+    )
+    total = ["file", *[""] * 3, f"{weights:,}", *[""] * 5, f"{report.file_nbytes:,}"]
+    total += [ratio, ratio_float32]
+    text = _table(head, [*lines, total], n_left=4)
+    parts = [
+        [part, f"{n:,}", f"{100 * n / report.file_nbytes:.1f}"]
+        for part, n in report.parts().items()
+    ]
+    parts.append(["file", f"{report.file_nbytes:,}", "100.0"])
+    dense = f"{report.dense_nbytes:,} bytes at the tensors' own dtypes ({ratio} the file), "
+    dense += f"{report.float32_nbytes:,} bytes as float32 ({ratio_float32})"
+    return f"{text}\n\n{_table(['part', 'bytes', '%'], parts, n_left=1)}\n\ndense: {dense}"
+
+
+def _sort(rows: list[Row], key: str) -> None:
+    if key == "name":
+        rows.sort(key=lambda row: row.name)
+    elif key != "file":
+        attribute = {"weights": "n_weights", "bytes": "nbytes"}.get(key, key)
+        rows.sort(key=lambda row: -(getattr(row, attribute) or 0))
+
+
+def _cells(row: Row) -> list[str]:
+    def number(value: float | None, form: str = ".1f") -> str:
+        return "-" if value is None else format(value, form)
+
+    layout = row.layout if row.tied_to is None else f"= {row.tied_to}"
+    kept = None if row.kept is None else 100 * row.kept
+    return [
+        row.name.encode("unicode_escape").decode() if not row.name.isprintable() else row.name,
+        "x".join(map(str, row.shape)) or "scalar",
+        row.dtype,
+        layout,
+        f"{row.n_weights:,}",
+        number(kept),
+        number(row.weight_bits),
+        number(row.weight_bits_huffman),
+        number(row.index_bits),
+        number(row.index_bits_huffman),
+        f"{row.nbytes:,}",
+        "-" if row.ratio is None else f"{row.ratio:.2f}x",
+        "-" if row.ratio_float32 is None else f"{row.ratio_float32:.2f}x",
+    ]
+
+
+def _table(head: list[str], lines: list[list[str]], n_left: int) -> str:
+    """Align columns, the first `n_left` to the left; rules under the head and above the last."""
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+
+    def join(line: list[str]) -> str:
+        cells = [
+            cell.ljust(width) if i < n_left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([join(head), rule, *map(join, lines[:-1]), rule, join(lines[-1])])

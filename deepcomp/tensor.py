@@ -1,0 +1,305 @@
+"""One compressed tensor: what is known about it, and ways to decode it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .errors import DczError
+from .records import TensorRecord
+from .sections import Section, read_section
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from .decode import Patterns
+
+
+class CSR(NamedTuple):
+    """A matrix in compressed sparse row form, as SciPy names its parts.
+
+    Attributes
+    ----------
+    data : ndarray, shape (nnz,)
+    indices : ndarray of int64, shape (nnz,)
+        Columns, rising within each row.
+    indptr : ndarray of int64, shape (rows + 1,)
+    shape : (int, int)
+    """
+
+    data: NDArray[Any]
+    indices: NDArray[np.int64]
+    indptr: NDArray[np.int64]
+    shape: tuple[int, int]
+
+
+class CompressedTensor:
+    """A tensor in its encoded form; decoding happens when it is asked for.
+
+    Not made by users: it is what a `CompressedModel` holds.
+
+    Attributes
+    ----------
+    record : TensorRecord
+        Its description in the index of the file.
+    """
+
+    def __init__(
+        self, record: TensorRecord, fetch: Callable[[], memoryview], origin: str = ""
+    ) -> None:
+        self.record = record
+        self._fetch = fetch
+        self._origin = origin
+
+    @property
+    def name(self) -> str:
+        """The state_dict key."""
+        return self.record.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the dense tensor."""
+        return self.record.shape
+
+    @property
+    def dtype(self) -> str:
+        """Name of the dtype, as ``"float32"``."""
+        return self.record.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor's section in the file; the index is not counted."""
+        return self.record.section_nbytes
+
+    @property
+    def density(self) -> float | None:
+        """Fraction of entries that are kept, 0 to 1; None where it is not recorded (raw)."""
+        return None if self.record.nnz is None else self.record.nnz / self.record.numel
+
+    def __repr__(self) -> str:
+        r = self.record
+        kept = "" if self.density is None else f", {100 * self.density:.1f} % kept"
+        return (
+            f"<CompressedTensor {r.name!r} {r.dtype} {list(r.shape)}, {r.layout}{kept}, "
+            f"{r.section_nbytes} of {r.dense_nbytes} bytes>"
+        )
+
+    def section(self) -> memoryview:
+        """Return the encoded bytes, after checking the pages of the file they are on.
+
+        Returns
+        -------
+        memoryview of bytes, shape (nbytes,)
+
+        Raises
+        ------
+        DczError
+            If a page is damaged.
+        """
+        return self._fetch()
+
+    def parts(self) -> Section | None:
+        """Return where the bytes of each stream are; None for a raw tensor.
+
+        Raises
+        ------
+        DczError
+            If the section breaks a rule.
+        """
+        if self.record.layout == "raw":
+            return None
+        return self._named(lambda: read_section(self.record, self.section()))
+
+    def check(self) -> None:
+        """Check the tensor's pages and the structure of its section, without decoding it.
+
+        Raises
+        ------
+        DczError
+            If something is wrong.
+        """
+        _ = self._decoder
+
+    def verify(self) -> None:
+        """Decode the whole tensor, block by block, and throw the result away.
+
+        Raises
+        ------
+        DczError
+            If something is wrong.
+        """
+        self._named(lambda: self._decoder.verify())
+
+    @cached_property
+    def _decoder(self) -> Any:
+        from .decode import TensorDecoder
+
+        return self._named(lambda: TensorDecoder(self.record, self.section()))
+
+    def _named(self, action: Callable[[], Any]) -> Any:
+        try:
+            return action()
+        except DczError as error:
+            if repr(self.name) in str(error):
+                raise
+            where = f"{self._origin}: " if self._origin else ""
+            raise DczError(f"{where}tensor {self.name!r}: {error}") from None
+
+    def decode_patterns(self, out: Patterns | None = None, n_threads: int = 1) -> Patterns:
+        """Decode into bit patterns.
+
+        Parameters
+        ----------
+        out : ndarray of unsigned integers of the entries' size, shape (numel,), optional
+            Contiguous; filled and returned.
+        n_threads : int, default 1
+
+        Returns
+        -------
+        ndarray of uint8, uint16, uint32 or uint64, shape (numel,)
+
+        Raises
+        ------
+        DczError
+            If the section breaks a rule.
+        """
+        import numpy as np
+
+        if isinstance(n_threads, bool) or not isinstance(n_threads, int) or n_threads < 1:
+            raise ValueError(f"n_threads is {n_threads!r}: expected an integer of 1 or more")
+        decoder = self._decoder
+        if out is None:
+            out = np.empty(self.record.numel, decoder.dtype)
+        self._named(lambda: decoder.decode_into(out, n_threads))
+        return out
+
+    def to_dense(self, out: NDArray[Any] | None = None, n_threads: int = 1) -> NDArray[Any]:
+        """Decode into a dense NumPy array.
+
+        Parameters
+        ----------
+        out : ndarray, optional
+            Of the tensor's shape and dtype, C-contiguous and writable; filled and returned. Memory
+            that was used before is faster than new memory.
+        n_threads : int, default 1
+            Blocks of up to a million entries are shared out among so many threads.
+
+        Returns
+        -------
+        ndarray
+            Of the tensor's shape and dtype. NumPy has no bfloat16 and no float8: these come as
+            float32 with the same values (bfloat16), and as uint8 bit patterns (float8).
+
+        Raises
+        ------
+        DczError
+            If the file is damaged or breaks a rule of ``formats/dcz.md``.
+        ValueError
+            If `out` does not fit.
+
+        Examples
+        --------
+        >>> import deepcomp, numpy as np
+        >>> packed = deepcomp.compress({"w": np.eye(3, dtype=np.float32)}, bits=2)
+        >>> packed["w"].to_dense()[0]
+        array([1., 0., 0.], dtype=float32)
+        """
+        import numpy as np
+
+        wanted = _numpy_dtype(self.dtype)
+        if out is not None:
+            _check_out(self.record, out, wanted)
+        if self.dtype == "bfloat16":
+            patterns = self.decode_patterns(None, n_threads).astype(np.uint32)
+            patterns <<= np.uint32(16)
+            dense = patterns.view(np.float32).reshape(self.shape)
+            if out is None:
+                return dense
+            out[...] = dense
+            return out
+        if out is None:
+            out = np.empty(self.shape, wanted)
+        flat = out.reshape(-1).view(f"<u{self.record.itemsize}")
+        self.decode_patterns(flat, n_threads)
+        return out
+
+    def to_csr(self) -> CSR:
+        """Decode into compressed sparse rows, without a dense array in between.
+
+        Returns
+        -------
+        CSR
+            Of a matrix with ``shape[0]`` rows (one row for a tensor without dimensions), all
+            other dimensions flattened; ``scipy.sparse.csr_array(csr[:3], csr.shape)`` takes it.
+
+        Raises
+        ------
+        DczError
+            If the file is damaged or breaks a rule of ``formats/dcz.md``.
+
+        Examples
+        --------
+        >>> import deepcomp, numpy as np
+        >>> packed = deepcomp.compress({"w": np.eye(3, dtype=np.float32)}, bits=2)
+        >>> packed["w"].to_csr().indices
+        array([0, 1, 2])
+        """
+        import numpy as np
+
+        from . import relindex
+
+        rows = self.shape[0] if self.shape else 1
+        shape = (rows, self.record.numel // rows if rows else 0)
+        if self.record.numel == 0:
+            indptr = np.zeros(rows + 1, np.int64)
+            return CSR(np.empty(0, _numpy_dtype(self.dtype)), indptr[:0], indptr, shape)
+        positions, patterns = self._named(self._decoder.kept)
+        indptr, indices = relindex.to_csr(positions, shape)
+        if self.dtype == "bfloat16":
+            patterns = patterns.astype(np.uint32) << np.uint32(16)
+        return CSR(patterns.view(_numpy_dtype(self.dtype)), indices, indptr, shape)
+
+    def to_torch(self, layout: torch.layout | None = None) -> torch.Tensor:
+        """Decode into a torch tensor on the CPU.
+
+        Parameters
+        ----------
+        layout : torch.layout, optional
+            ``torch.strided`` (default) or ``torch.sparse_csr``; the latter is a matrix with
+            ``shape[0]`` rows, as in `to_csr`.
+
+        Returns
+        -------
+        torch.Tensor
+            Of the tensor's own dtype, bfloat16 included.
+
+        Raises
+        ------
+        DczError
+            If the file is damaged or breaks a rule of ``formats/dcz.md``.
+        ValueError
+            If the layout is another one.
+        """
+        from .nn.convert import to_torch
+
+        return to_torch(self, layout)
+
+
+def _numpy_dtype(name: str) -> np.dtype[Any]:
+    import numpy as np
+
+    stand_in = {"bfloat16": "float32", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
+    return np.dtype(stand_in.get(name, name))
+
+
+def _check_out(record: TensorRecord, out: NDArray[Any], dtype: np.dtype[Any]) -> None:
+    if out.shape != record.shape or out.dtype != dtype:
+        raise ValueError(
+            f"tensor {record.name!r}: out is {out.dtype} {list(out.shape)}, "
+            f"expected {dtype} {list(record.shape)}"
+        )
+    if not out.flags.c_contiguous or not out.flags.writeable:
+        raise ValueError(f"tensor {record.name!r}: out must be C-contiguous and writable")

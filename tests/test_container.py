@@ -1,0 +1,167 @@
+"""The file: head, pages, index, trailer; atomic writing."""
+
+import os
+import stat
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+import deepcomp
+from deepcomp.container import PAGE, Reader, Writer
+from deepcomp.records import TensorRecord
+
+
+def save_pages(path, n_pages):
+    """Save a file of so many pages: incompressible bytes, and a small tensor at the end."""
+    noise = np.random.default_rng(0).integers(0, 256, (n_pages - 1) * PAGE, dtype=np.uint8)
+    deepcomp.save({"noise": noise, "small": np.arange(8, dtype=np.int32)}, path)
+
+
+def test_loading_reads_no_section(tmp_path):
+    save_pages(tmp_path / "m.dcz", 4)
+    reader = Reader(tmp_path / "m.dcz")
+    assert reader.n_pages == 4 and not any(reader._pages_checked)
+    reader.section("small")
+    assert list(reader._pages_checked) == [0, 0, 0, 1]
+
+
+def test_a_damaged_page_is_named_with_its_tensor_and_others_still_open(tmp_path):
+    path = tmp_path / "m.dcz"
+    save_pages(path, 4)
+    data = bytearray(path.read_bytes())
+    data[PAGE + 5] ^= 4
+    path.write_bytes(data)
+    packed = deepcomp.load(path)
+    assert packed["small"].to_dense().tolist() == list(range(8))
+    with pytest.raises(deepcomp.DczError, match=r"m\.dcz: tensor 'noise': the page of bytes 65536"):
+        packed["noise"].to_dense()
+
+
+def test_file_sizes_add_up_at_page_boundaries(tmp_path):
+    for n in (PAGE - 13, PAGE - 12, PAGE - 11, 2 * PAGE - 12):
+        noise = np.random.default_rng(n).integers(0, 256, n, dtype=np.uint8)
+        deepcomp.save({"noise": noise}, tmp_path / "m.dcz")
+        packed = deepcomp.load(tmp_path / "m.dcz")
+        np.testing.assert_array_equal(packed["noise"].to_dense(), noise)
+
+
+def test_every_truncation_is_refused(tmp_path):
+    path = tmp_path / "m.dcz"
+    deepcomp.save({"w": np.arange(40, dtype=np.float32).reshape(8, 5)}, path)
+    whole = path.read_bytes()
+    for n in range(len(whole)):
+        path.write_bytes(whole[:n])
+        with pytest.raises(deepcomp.DczError, match=r"m\.dcz: "):
+            deepcomp.load(path)
+
+
+def test_every_flipped_bit_is_noticed(tmp_path):
+    path = tmp_path / "m.dcz"
+    weight = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
+    deepcomp.save(deepcomp.compress({"w": weight, "b": weight[0]}, bits=3, sparsity=0.8), path)
+    whole = path.read_bytes()
+    for position in range(8 * len(whole)):
+        data = bytearray(whole)
+        data[position // 8] ^= 1 << position % 8
+        path.write_bytes(data)
+        with pytest.raises(deepcomp.DczError, match=r"m\.dcz: "):
+            packed = deepcomp.load(path)
+            for tensor in packed.values():
+                tensor.to_dense()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a .dcz file"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a .dcz file"),
+        (b"\xdcDCZ\r\n\x1a\n\x00\x00\x09\x00", "cut off"),
+        (b"\xdcDCZ\r\n\x1a\n\x01\x00\x00\x00" + bytes(100), "version 1.0"),
+        (b"\xdcDCZ\r\n\x1a\n\x00\x00\x0a\x00" + bytes(100), "version 0.10"),
+        (b"\xdcDCZ\r\n\x1a\n\x00\x00\x09\x00" + bytes(100), "cut off"),
+        (b"\xdcDCZ\n\x1a\n\x00\x00\x09\x00" + bytes(100), "not a .dcz file"),
+    ],
+)
+def test_files_of_another_kind_are_refused_by_name(tmp_path, content, message):
+    path = tmp_path / "other.bin"
+    path.write_bytes(content)
+    with pytest.raises(deepcomp.DczError, match=rf"other\.bin: .*{message}"):
+        deepcomp.load(path)
+
+
+def test_unknown_versions_have_their_own_error(tmp_path):
+    path = tmp_path / "new.dcz"
+    path.write_bytes(b"\xdcDCZ\r\n\x1a\n\x02\x00\x00\x00" + bytes(100))
+    with pytest.raises(deepcomp.UnsupportedVersionError, match=r"reads version 0\.9"):
+        deepcomp.load(path)
+
+
+def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "m.dcz"
+    deepcomp.save({"w": np.ones(3)}, path)
+    before = path.read_bytes()
+    record = TensorRecord("w", "uint8", (3,), "raw", 3)
+    with pytest.raises(KeyError), Writer(path, {}) as writer:
+        writer.add(record, [b"abc"])
+        raise KeyError("in the middle")
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["m.dcz"]
+
+
+def test_unwritable_targets_give_an_os_error_before_work_is_done(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        deepcomp.save({"w": np.ones(3)}, tmp_path)
+    with pytest.raises(FileNotFoundError):
+        deepcomp.save({"w": np.ones(3)}, tmp_path / "missing" / "m.dcz")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path):
+    """A limit on the size of files stands in for a full disk: the write fails in the middle."""
+    script = """
+        import resource, signal, sys, numpy as np, deepcomp
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        noise = np.random.default_rng(0).integers(0, 256, 500_000, dtype=np.uint8)
+        try:
+            deepcomp.save({"noise": noise}, sys.argv[1])
+        except OSError as error:
+            print("OSError", error.errno)
+    """
+    path = tmp_path / "m.dcz"
+    deepcomp.save({"w": np.ones(3)}, path)
+    before = path.read_bytes()
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.startswith("OSError")
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["m.dcz"]
+
+
+def test_a_link_goes_on_pointing_to_the_file_it_names(tmp_path):
+    (tmp_path / "store").mkdir()
+    deepcomp.save({"w": np.ones(3)}, tmp_path / "store" / "m.dcz")
+    (tmp_path / "link.dcz").symlink_to("store/m.dcz")
+    deepcomp.save({"w": np.zeros(3)}, tmp_path / "link.dcz")
+    assert (tmp_path / "link.dcz").is_symlink()
+    assert deepcomp.load(tmp_path / "store" / "m.dcz")["w"].to_dense().tolist() == [0, 0, 0]
+
+
+def test_a_new_file_has_the_permissions_of_any_new_file(tmp_path):
+    deepcomp.save({}, tmp_path / "m.dcz")
+    (tmp_path / "plain").write_bytes(b"")
+    modes = [stat.S_IMODE((tmp_path / n).stat().st_mode) for n in ("m.dcz", "plain")]
+    assert modes[0] == modes[1]
+
+
+def test_saving_over_a_file_that_is_loaded_keeps_the_old_content(tmp_path):
+    path = tmp_path / "m.dcz"
+    save_pages(path, 3)
+    packed = deepcomp.load(path)
+    deepcomp.save({"w": np.ones(3)}, path)
+    assert packed["small"].to_dense().tolist() == list(range(8))
+    deepcomp.save(packed, path)
+    assert list(deepcomp.load(path)) == ["noise", "small"]

@@ -1,0 +1,116 @@
+"""Who may import whom: downwards only, and heavy things at the edge (docs: CONTRIBUTING.md)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import deepcomp
+
+PACKAGE = Path(deepcomp.__file__).parent
+
+# For each module what it may import of the package at its top level, and whether numpy.
+ALLOWED = {
+    "errors": (set(), False),
+    "records": (set(), False),
+    "index": ({"errors", "records"}, False),
+    "sections": ({"errors", "records"}, False),
+    "container": ({"errors", "records", "index"}, False),
+    "report": ({"errors", "records", "container", "sections"}, False),
+    "_reference": (set(), True),
+    "_reference_kmeans": (set(), True),
+    "_kernels": ({"_native", "_reference", "_reference_kmeans"}, False),
+    "prune": ({"_kernels"}, True),
+    "relindex": ({"_kernels", "records"}, True),
+    "kmeans": ({"_kernels"}, True),
+    "sharing": ({"_kernels", "kmeans"}, True),
+    "huffman": ({"_kernels", "records", "errors"}, True),
+    "encode": ({"_kernels", "records", "sections", "huffman", "relindex", "sharing"}, True),
+    "decode": ({"_kernels", "records", "sections", "errors", "huffman"}, True),
+    "arrays": ({"records", "encode", "decode"}, True),
+    "rules": ({"arrays"}, False),
+    "pipeline": ({"arrays", "encode", "prune", "records", "rules", "sharing"}, True),
+    "tensor": ({"errors", "records", "sections"}, False),
+    "model": ({"container", "errors", "records", "tensor"}, False),
+    "cli": ({"", "container", "errors", "report"}, False),
+    "nn.convert": ({"arrays", "decode", "records"}, True),
+    "nn.model": ({"nn.convert"}, False),
+}
+
+
+def top_level_imports(path):
+    """Yield (module, level) of imports outside functions and TYPE_CHECKING."""
+    for node in ast.parse(path.read_text()).body:
+        for inner in ast.walk(node) if isinstance(node, ast.Try | ast.If) else [node]:
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+                continue
+            if isinstance(inner, ast.Import):
+                yield from ((alias.name, 0) for alias in inner.names)
+            elif isinstance(inner, ast.ImportFrom) and inner.module:
+                yield inner.module, inner.level
+            elif isinstance(inner, ast.ImportFrom):
+                yield from ((alias.name, inner.level) for alias in inner.names)
+
+
+@pytest.mark.parametrize("name", sorted(ALLOWED))
+def test_modules_import_downwards_only(name):
+    allowed, may_use_numpy = ALLOWED[name]
+    path = PACKAGE / f"{name.replace('.', '/')}.py"
+    is_nn = name.startswith("nn.")
+    for module, level in top_level_imports(path):
+        root = module.split(".")[0]
+        if level == 0:
+            assert root != "deepcomp", f"{path}: absolute import of the package"
+            assert root in sys.stdlib_module_names or (
+                (root == "numpy" and may_use_numpy) or (root == "torch" and is_nn)
+            ), f"{path} imports {module}"
+        elif is_nn and level == 1:
+            assert f"nn.{root}" in allowed, f"{path} imports .{module}"
+        else:
+            assert root in allowed or (root == "__version__" and "" in allowed), (
+                f"{path} imports .{module}"
+            )
+
+
+def test_every_module_is_in_the_table():
+    files = {p.relative_to(PACKAGE).with_suffix("") for p in PACKAGE.rglob("*.py")}
+    names = {".".join(f.parts) for f in files if f.parts[0] != "_native"}
+    assert names - {"__init__", "nn.__init__"} == set(ALLOWED)
+
+
+def modules_after(code):
+    script = f"import sys\n{code}\nprint(' '.join(sys.modules))"
+    command = [sys.executable, "-c", script]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(result.stdout.split("\n")[-2].split())
+
+
+def test_loading_and_inspecting_need_neither_numpy_nor_torch(tmp_path):
+    path = tmp_path / "m.dcz"
+    deepcomp.save(deepcomp.compress({"w": np.eye(30)}), path)
+    code = f"from deepcomp.cli import inspect_main\nassert inspect_main([{str(path)!r}]) == 0"
+    heavy = {"numpy", "torch", "tqdm", "sklearn", "scipy"}
+    assert not heavy & modules_after(code)
+    code = (
+        "import deepcomp\n"
+        f"packed = deepcomp.load({str(path)!r})\n"
+        "assert packed['w'].shape == (30, 30) and packed['w'].density < 0.1\n"
+        f"deepcomp.save(packed, {str(path)!r})"
+    )
+    assert not heavy & modules_after(code)
+
+
+def test_compressing_arrays_does_not_import_torch():
+    code = "import deepcomp, numpy\ndeepcomp.compress({'w': numpy.eye(9)})['w'].to_dense()"
+    assert not {"torch", "sklearn", "scipy"} & modules_after(code)
+
+
+def test_public_names_are_all_there():
+    for name in deepcomp.__all__:
+        assert getattr(deepcomp, name) is not None
+    assert set(deepcomp.__all__) <= set(dir(deepcomp))
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = deepcomp.nonsense

@@ -1,0 +1,573 @@
+"""Each native kernel against its NumPy twin, for each instruction set that this machine has."""
+
+import importlib
+import inspect
+import json
+import os
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import densities, generators, pattern_arrays, streams
+
+import deepcomp._native
+from deepcomp import _kernels, _reference, huffman, relindex
+from deepcomp._native import cpu
+from deepcomp.records import GAP_BITS, MAX_CODE_LENGTH
+
+ROOT = Path(deepcomp.__file__).parents[1]
+ISA_NAMES = _kernels.ISA_NAMES
+
+
+def native_kernels():
+    """Return {name: function} of everything public in deepcomp._native but cpu."""
+    kernels = {}
+    for info in pkgutil.iter_modules(deepcomp._native.__path__):
+        if info.name != "cpu":
+            module = importlib.import_module(f"deepcomp._native.{info.name}")
+            public = {n: f for n, f in vars(module).items() if n[0] != "_" and callable(f)}
+            assert not kernels.keys() & public.keys()
+            kernels |= public
+    return kernels
+
+
+def twin(name):
+    """Return the NumPy twin of a kernel, None if there is none."""
+    found = getattr(_reference, name, None)
+    if found is None:  # those of k-means may be in a module of their own
+        try:
+            module = importlib.import_module("deepcomp._reference_kmeans")
+        except ImportError:
+            return None
+        found = getattr(module, name, None)
+    return found
+
+
+NATIVE = native_kernels()
+
+
+# Each strategy draws a function: call(kernel, isa) makes the outputs, calls the kernel and
+# returns whatever its contract says about the result, as a list of arrays.
+CASES = {}
+
+
+def case(strategy):
+    CASES[strategy.__name__] = strategy
+    return strategy
+
+
+sizes = st.integers(1, 300)
+gap_widths = st.sampled_from(GAP_BITS)
+
+
+@case
+@st.composite
+def count_symbols_into(draw):
+    symbols, _ = draw(streams())
+    symbols = symbols[:: draw(st.integers(1, 3))]
+
+    def call(kernel, isa):
+        counts = np.arange(256)  # the kernel adds to what is there
+        kernel(symbols, counts)
+        return [counts]
+
+    return call
+
+
+@case
+@st.composite
+def package_merge_into(draw):
+    rng, n = draw(generators()), draw(st.integers(2, 256))
+    spread = draw(st.sampled_from((0, 1, 3, 30)))  # 0: all are equal
+    counts = np.zeros(256, np.int64)
+    used = np.sort(rng.permutation(256)[:n])
+    counts[used] = np.exp(spread * rng.random(n)).astype(np.int64)
+    order = used[np.argsort(counts[used], kind="stable")].astype(np.uint8)
+    limit = draw(st.integers((n - 1).bit_length(), MAX_CODE_LENGTH))
+
+    def call(kernel, isa):
+        lengths = np.full(256, 99, np.uint8)
+        kernel(counts, order, limit, lengths)
+        return [lengths]
+
+    return call
+
+
+@case
+@st.composite
+def decode_table_into(draw):
+    _, lengths = draw(streams())
+    table_bits = draw(st.integers(int(lengths.max()), MAX_CODE_LENGTH))
+
+    def call(kernel, isa):
+        table = np.zeros(1 << table_bits, np.uint32)
+        kernel(lengths, table_bits, table)
+        return [table]
+
+    return call
+
+
+@case
+@st.composite
+def encode_into(draw):
+    symbols, lengths = draw(streams(sizes=sizes))
+
+    def call(kernel, isa):
+        out = np.zeros(symbols.size * MAX_CODE_LENGTH // 8 + 9, np.uint8)
+        n = kernel(symbols, lengths, isa, out)
+        return [np.array(n), out[:n]]
+
+    return call
+
+
+@case
+@st.composite
+def decode_into(draw):
+    n_bitstreams = draw(st.sampled_from((1, 4)))
+    many = st.integers(64, 6000) if n_bitstreams == 4 else sizes
+    symbols, lengths = draw(streams(sizes=many))
+    quarter = -(-symbols.size // n_bitstreams)
+    parts = [symbols[i : i + quarter] for i in range(0, symbols.size, quarter)]
+    bitstreams = [bytearray(b"".join(huffman.encode(part, lengths))) for part in parts]
+    damage = draw(st.sampled_from(("none", "cut", "longer", "a bit", "bytes")))
+    one = bitstreams[draw(st.integers(0, n_bitstreams - 1))]
+    rng = draw(generators())
+    if damage == "cut" and len(one) > 1:
+        del one[int(rng.integers(1, len(one))) :]
+    elif damage == "longer":
+        one += rng.integers(0, 256, rng.integers(1, 20), np.uint8).tobytes()
+    elif damage == "a bit":
+        one[rng.integers(len(one))] ^= 1 << int(rng.integers(8))
+    elif damage == "bytes":
+        first = int(rng.integers(len(one)))
+        one[first:] = rng.integers(0, 256, len(one) - first, np.uint8).tobytes()
+    data = np.frombuffer(b"".join(bitstreams), np.uint8)
+    table_bits = draw(st.integers(max(8, int(lengths.max())), MAX_CODE_LENGTH))
+    table = np.empty(1 << table_bits, np.uint32)
+    _reference.decode_table_into(lengths, table_bits, table)
+
+    def call(kernel, isa):
+        out = np.zeros(symbols.size, np.uint8)
+        nbytes = np.array([len(b) for b in bitstreams])
+        status = kernel(data, nbytes, table, table_bits, lengths, isa, out)
+        return [np.array(status)] if status else [np.array(status), out]
+
+    return call
+
+
+@case
+@st.composite
+def count_digits_into(draw):
+    patterns = draw(pattern_arrays(itemsizes=(2, 4, 8)))
+    bits = 8 * patterns.itemsize
+    mask = (1 << (bits - draw(st.integers(0, 1)))) - 1
+    shift = draw(st.integers(0, bits // 16 - 1)) * 16
+    prefix = -1
+    if patterns.size and shift + 16 < bits and draw(st.booleans()):
+        some = int(patterns[draw(st.integers(0, patterns.size - 1))])
+        # it is a signed number: the kernel is never asked for the highest of 64 bits
+        prefix = (some & mask & (1 << 63) - 1) >> shift >> 16
+
+    def call(kernel, isa):
+        counts = np.arange(1 << 16)  # the kernel adds to what is there
+        kernel(patterns, mask, shift, prefix, counts)
+        return [counts]
+
+    return call
+
+
+@case
+@st.composite
+def kept_into(draw):
+    patterns = draw(pattern_arrays(sizes=sizes))
+    mask = (1 << (8 * patterns.itemsize - draw(st.integers(0, 1)))) - 1
+    block_numel = draw(st.integers(1, patterns.size + 3))
+
+    def call(kernel, isa):
+        runs, kept = np.empty(patterns.size, np.uint32), np.empty_like(patterns)
+        counts = np.zeros(-(-patterns.size // block_numel), np.int64)
+        n = kernel(patterns, mask, block_numel, runs, kept, counts)
+        return [np.array(n), runs[:n], kept[:n], counts]
+
+    return call
+
+
+@case
+@st.composite
+def gap_symbols_into(draw):
+    rng, gap_bits = draw(generators()), draw(gap_widths)
+    longest = draw(st.sampled_from((1, 10, 3000)))
+    runs = rng.integers(0, longest, draw(st.integers(0, 300))).astype(np.uint32)
+    n_symbols = runs.size + int((runs // ((1 << gap_bits) - 1)).sum())
+
+    def call(kernel, isa):
+        symbols = np.zeros(n_symbols, np.uint8)
+        n = kernel(runs, gap_bits, symbols)
+        return [np.array(n), symbols]
+
+    return call
+
+
+@case
+@st.composite
+def scatter_into(draw):
+    rng, gap_bits, numel = draw(generators()), draw(gap_widths), draw(st.integers(1, 5000))
+    positions = np.flatnonzero(rng.random(numel) < draw(densities))
+    gaps = relindex.to_gaps(positions, gap_bits)
+    damage = draw(st.sampled_from(("none", "one gap", "escape", "shorter block", "a kept one")))
+    if damage == "one gap" and gaps.size:
+        gaps[rng.integers(gaps.size)] = rng.integers(1 << gap_bits)
+    elif damage == "escape":
+        gaps = np.append(gaps, np.uint8((1 << gap_bits) - 1))
+    elif damage == "shorter block":
+        numel = int(rng.integers(0, numel))
+    n_kept = positions.size + (damage == "a kept one")
+    itemsize = draw(st.sampled_from((1, 2, 4, 8)))
+    kept = rng.integers(1, 1 << (8 * itemsize), n_kept, f"u{itemsize}")
+
+    def call(kernel, isa):
+        out = np.full(numel, 0xA5, kept.dtype)
+        status = kernel(gaps, gap_bits, kept, out)
+        return [np.array(status)] if status else [np.array(status), out]
+
+    return call
+
+
+@case
+@st.composite
+def look_up_into(draw):
+    codebook = draw(pattern_arrays(sizes=st.integers(1, 256)))
+    labels = draw(generators()).integers(0, codebook.size, draw(st.integers(0, 300)), np.uint8)
+
+    def call(kernel, isa):
+        out = np.zeros(labels.size, codebook.dtype)
+        kernel(labels, codebook, out)
+        return [out]
+
+    return call
+
+
+# --- k-means ---
+
+
+@case
+@st.composite
+def tally_into(draw):
+    rng, itemsize = draw(generators()), draw(st.sampled_from((4, 8)))
+    low_bits = 16 if itemsize == 4 else 32
+    roots = rng.integers(0, 1 << 16, draw(st.integers(1, 5)))
+    bits = np.concatenate([rng.integers(0, 1 << 62, 60) for _ in roots]).astype(f"u{itemsize}")
+    top = bits.dtype.type(8 * itemsize - 16)
+    for part, root in zip(np.split(bits, roots.size), roots, strict=True):
+        part[:] = (part & bits.dtype.type((1 << int(top)) - 1)) | (part.dtype.type(root) << top)
+    tree = [0xFF] * (1 << 16)  # leaves
+    for root in {int(r) for r in roots}:
+        # the ascending pattern of what begins with the bits of root
+        node = root ^ (0xFFFF if root >> 15 else 0x8000)
+        depth = int(rng.integers(0, 5))
+        if depth == 0:
+            continue
+        shift, first = low_bits - depth, len(tree)
+        tree[node] = first << 8 | shift
+        tree += [0xFF] * (1 << depth)
+        child, deeper = int(rng.integers(1 << depth)), int(rng.integers(0, 4))
+        if deeper:
+            # its children are found by all of the low bits, those above it too
+            tree[first + child] = (len(tree) - (child << deeper)) << 8 | (shift - deeper)
+            tree += [0xFF] * (1 << deeper)
+
+    def call(kernel, isa):
+        tallies = np.ones((len(tree), 2), np.int64)  # the kernel adds to what is there
+        kernel(bits, np.array(tree), tallies)
+        assert tallies[:, 0].sum() == len(tree) + bits.size
+        return [tallies]
+
+    return call
+
+
+@st.composite
+def weighted_points(draw, fewest=1):
+    """Draw ascending points, their weights (whole numbers) and a number of clusters."""
+    rng, n = draw(generators()), draw(st.integers(fewest, 120))
+    values = rng.standard_normal(n)
+    if draw(st.booleans()):
+        values = np.round(4 * values) + 0.0  # equal points and equal gaps: ties
+    weights = rng.integers(1, draw(st.sampled_from((2, 1000))), n).astype(np.float64)
+    return np.sort(values), weights, draw(st.integers(1, min(n, 20)))
+
+
+def running_sums(points, weights):
+    terms = np.stack((weights, weights * points, weights * points * points), axis=1)
+    return np.concatenate((np.zeros((1, 3)), np.cumsum(terms, axis=0)))
+
+
+def some_splits(rng, n, n_clusters):
+    inner = np.sort(rng.permutation(np.arange(1, n))[: n_clusters - 1])
+    return np.concatenate(([0], inner, [n]))
+
+
+@case
+@st.composite
+def partition_into(draw):
+    points, weights, n_clusters = draw(weighted_points())
+    prefix = running_sums(points, weights)
+
+    def call(kernel, isa):
+        splits = np.full(n_clusters + 1, -1)
+        table = np.zeros((n_clusters, points.size + 1), np.int32)
+        kernel(prefix, np.zeros((2, points.size + 1)), table, splits)
+        return [splits]
+
+    return call
+
+
+@case
+@st.composite
+def polish_into(draw):
+    points, weights, n_clusters = draw(weighted_points())
+    prefix, rng = running_sums(points, weights), draw(generators())
+    before = some_splits(rng, points.size, n_clusters)
+    steps = rng.integers(1, draw(st.sampled_from((2, 8))), n_clusters + 1)
+    width = 2 * draw(st.integers(1, 4)) + 1
+
+    def call(kernel, isa):
+        splits = before.copy()
+        scratch = np.zeros((2, width)), np.zeros((n_clusters + 1, width), np.uint8)
+        moved = kernel(prefix, steps, *scratch, splits)
+        assert bool(moved) == (splits != before).any()
+        return [np.array(bool(moved)), splits]
+
+    return call
+
+
+@case
+@st.composite
+def means_into(draw):
+    points, weights, n_clusters = draw(weighted_points())
+    splits = some_splits(draw(generators()), points.size, n_clusters)
+
+    def call(kernel, isa):
+        means = np.zeros(n_clusters)
+        kernel(points, weights, splits, means)
+        return [means]
+
+    return call
+
+
+@case
+@st.composite
+def nearest_into(draw):
+    rng, itemsize = draw(generators()), draw(st.sampled_from((4, 8)))
+    dtype = np.dtype(f"u{itemsize}")
+    n_thresholds, n = draw(st.integers(0, 255)), draw(st.integers(0, 300))
+    largest = int(np.iinfo(dtype).max)
+    thresholds = np.full(511, largest, dtype)
+    if draw(st.booleans()):  # crowded in few of the cells, some of them equal
+        cells = rng.integers(0, 1 << 16, 3).astype(dtype) << dtype.type(8 * itemsize - 16)
+        drawn = rng.choice(cells, n_thresholds) + rng.integers(0, 200, n_thresholds, dtype)
+    else:
+        drawn = rng.integers(0, largest, n_thresholds, dtype)
+    thresholds[:n_thresholds] = np.sort(drawn)
+    near = thresholds[rng.integers(0, max(n_thresholds, 1), n)] + rng.integers(0, 3, n, dtype)
+    keys = np.where(rng.random(n) < 0.5, near - dtype.type(1), rng.integers(0, largest, n, dtype))
+    sign = dtype.type(1 << (8 * itemsize - 1))
+    bits = np.where(keys & sign, keys ^ sign, ~keys)
+
+    def call(kernel, isa):
+        labels = np.full(n, 99, np.uint8)
+        kernel(bits, thresholds, n_thresholds, np.zeros(1 << 16, np.uint8), labels)
+        return [labels]
+
+    return call
+
+
+@case
+@st.composite
+def distinct_into(draw):
+    patterns = draw(pattern_arrays(sizes=st.integers(0, 1000)))
+    limit = draw(st.sampled_from((1, 2, 16, 255, 256)))
+
+    def call(kernel, isa):
+        distinct = np.zeros(limit, patterns.dtype)
+        n = kernel(patterns, distinct)
+        return [np.array(n), np.sort(distinct[: max(n, 0)])]  # in any order
+
+    return call
+
+
+@case
+@st.composite
+def pattern_labels_into(draw):
+    patterns = draw(pattern_arrays(sizes=sizes))
+    distinct = np.unique(patterns)[:256]
+    if distinct.size > 1 and draw(st.booleans()):  # so that one is missing
+        distinct = np.delete(distinct, draw(st.integers(0, distinct.size - 1)))
+
+    def call(kernel, isa):
+        labels = np.zeros(patterns.size, np.uint8)
+        missing = kernel(patterns, distinct, labels)
+        return [np.array(missing), labels[: missing if missing >= 0 else None]]
+
+    return call
+
+
+# --- the tests ---
+
+
+def test_there_are_kernels_of_every_stage():
+    assert {"decode_into", "scatter_into", "nearest_into"} <= NATIVE.keys()
+
+
+@pytest.mark.parametrize("name", sorted(NATIVE))
+def test_every_native_kernel_has_a_twin_with_the_same_parameters(name):
+    assert twin(name) is not None, f"deepcomp/_reference.py has no {name}"
+    native = list(inspect.signature(NATIVE[name]).parameters)
+    assert native == list(inspect.signature(twin(name)).parameters)
+
+
+@pytest.mark.parametrize("name", sorted(NATIVE))
+def test_every_native_kernel_can_be_reached_through_kernels(name):
+    expected = NATIVE[name] if _kernels.build_info()["kernels"] == "native" else twin(name)
+    assert getattr(_kernels, name) is expected
+
+
+def test_every_native_kernel_is_compared_here():
+    assert CASES.keys() == NATIVE.keys()
+
+
+@pytest.mark.parametrize("name", sorted(NATIVE))
+@given(data=st.data())
+def test_native_kernel_and_twin_agree_for_each_instruction_set(name, data):
+    call = data.draw(CASES[name]())
+    expected = call(twin(name), 0)
+    has_isa = "isa" in inspect.signature(twin(name)).parameters
+    for isa in range(cpu.best_isa() + 1 if has_isa else 1):
+        found = call(NATIVE[name], isa)
+        assert len(found) == len(expected)
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b, err_msg=f"isa {ISA_NAMES[isa]}", strict=True)
+
+
+@pytest.mark.parametrize("kernels", ["native", "twin"])
+@pytest.mark.parametrize(
+    ("gaps", "n_kept", "numel", "status"),
+    [
+        ([0, 2], 2, 4, 0),
+        ([3, 3, 0], 1, 7, 0),
+        ([], 0, 4, 0),
+        ([0, 2], 1, 4, 1),
+        ([0, 2], 3, 9, 1),
+        ([0, 3], 1, 9, 2),
+        ([0, 2], 2, 3, 3),
+        ([3, 3, 0], 1, 6, 3),
+    ],
+)
+def test_scatter_tells_what_is_wrong_with_a_walk(kernels, gaps, n_kept, numel, status):
+    scatter = NATIVE["scatter_into"] if kernels == "native" else twin("scatter_into")
+    kept, out = np.full(n_kept, 7, np.uint32), np.full(numel, 5, np.uint32)
+    assert scatter(np.array(gaps, np.uint8), 2, kept, out) == status
+    if status == 0:
+        assert np.count_nonzero(out == 7) == n_kept
+        assert np.count_nonzero(out == 0) == numel - n_kept
+
+
+# --- which kernels are used ---
+
+TELL = """
+import json, deepcomp._kernels as k
+print(json.dumps([k.build_info(), k.ISA, k.decode_into.__module__, k.nearest_into.__module__]))
+"""
+
+
+def run_python(source, **variables):
+    """Run Python with the package of this checkout and only these deepcomp variables set."""
+    env = {n: v for n, v in os.environ.items() if not n.startswith("DEEPCOMP_")}
+    return subprocess.run(
+        [sys.executable, "-c", source],
+        cwd=ROOT,
+        env={**env, **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def tell(**variables):
+    result = run_python(TELL, **variables)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def test_by_default_the_native_kernels_and_the_best_instruction_set_are_used():
+    info, isa, *modules = tell()
+    assert info["kernels"] == "native"
+    assert info["isa"] == ISA_NAMES[cpu.best_isa()]
+    assert isa == cpu.best_isa()
+    assert info["debug"] == cpu.is_debug_build()
+    assert modules == ["deepcomp._native.huffman", "deepcomp._native.kmeans"]
+
+
+@pytest.mark.parametrize("isa", range(cpu.best_isa() + 1))
+def test_deepcomp_isa_is_honoured(isa):
+    info, number, *_ = tell(DEEPCOMP_ISA=ISA_NAMES[isa])
+    assert (info["isa"], number) == (ISA_NAMES[isa], isa)
+    assert info["kernels"] == "native"
+
+
+def test_deepcomp_kernels_reference_is_honoured():
+    info, _, *modules = tell(DEEPCOMP_KERNELS="reference", DEEPCOMP_ISA="portable")
+    assert info["kernels"] == "reference"
+    assert all(module.startswith("deepcomp._reference") for module in modules)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"DEEPCOMP_ISA": "sse9"},
+            "DEEPCOMP_ISA must be one of portable, avx2, avx512, not 'sse9'",
+        ),
+        (
+            {"DEEPCOMP_ISA": "AVX2"},
+            "DEEPCOMP_ISA must be one of portable, avx2, avx512, not 'AVX2'",
+        ),
+        (
+            {"DEEPCOMP_KERNELS": "fast"},
+            "DEEPCOMP_KERNELS must be 'native' or 'reference', not 'fast'",
+        ),
+    ],
+)
+def test_an_unknown_choice_is_an_import_error_that_says_what_is_possible(variables, message):
+    result = run_python("import deepcomp._kernels", **variables)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == f"ImportError: {message}"
+
+
+POOR_MACHINE = """
+import types, deepcomp._native
+deepcomp._native.cpu = types.SimpleNamespace(best_isa=lambda: BEST, is_debug_build=lambda: False)
+"""
+
+
+@pytest.mark.parametrize(("best", "asked"), [(0, "avx2"), (0, "avx512"), (1, "avx512")])
+def test_an_instruction_set_that_the_machine_lacks_is_an_import_error(best, asked):
+    poor_machine = POOR_MACHINE.replace("BEST", str(best))
+    result = run_python(poor_machine + "import deepcomp._kernels", DEEPCOMP_ISA=asked)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1] == (
+        f"ImportError: DEEPCOMP_ISA={asked} is not possible: "
+        f"this machine has {ISA_NAMES[best]} at most"
+    )
+
+
+def test_missing_native_modules_are_an_import_error_that_says_how_to_build_them():
+    hide = "import sys; sys.modules['deepcomp._native.cpu'] = None; import deepcomp._kernels"
+    result = run_python(hide)
+    assert result.returncode == 1
+    assert "native modules are missing" in result.stderr
+    assert "build_ext --inplace" in result.stderr

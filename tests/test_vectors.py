@@ -1,0 +1,150 @@
+"""The vectors of the format: the package and the independent decoder agree on all of them."""
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import deepcomp
+from deepcomp.decode import pattern_dtype
+
+FORMATS = Path(__file__).parents[1] / "formats"
+VALID = sorted((FORMATS / "vectors" / "valid").glob("*.dcz"))
+INVALID = sorted((FORMATS / "vectors" / "invalid").glob("*.dcz"))
+
+_spec = importlib.util.spec_from_file_location("dcz_decoder", FORMATS / "dcz_decoder.py")
+dcz_decoder = importlib.util.module_from_spec(_spec)
+sys.modules["dcz_decoder"] = dcz_decoder
+_spec.loader.exec_module(dcz_decoder)
+
+
+def test_no_vector_is_missing():
+    assert len(VALID) >= 60
+    assert len(INVALID) >= 80
+    assert {p.stem for p in VALID} == {p.stem for p in FORMATS.glob("vectors/valid/*.json")}
+
+
+@pytest.fixture(params=VALID, ids=lambda p: p.stem)
+def vector(request):
+    return request.param
+
+
+@pytest.fixture
+def expected(vector):
+    return json.loads(vector.with_suffix(".json").read_text("utf-8"))
+
+
+def check_patterns(patterns, item):
+    if "sha256" in item:
+        assert hashlib.sha256(patterns).hexdigest() == item["sha256"]
+    else:
+        assert bytes(patterns).hex() == item["patterns"]
+
+
+def test_package_decodes_valid_vectors(vector, expected):
+    packed = deepcomp.load(vector)
+    assert packed.metadata == expected["metadata"]
+    assert list(packed) == [item["name"] for item in expected["tensors"]]
+    for item in expected["tensors"]:
+        tensor = packed[item["name"]]
+        assert packed.aliases.get(item["name"]) == item["alias"]
+        assert (tensor.dtype, list(tensor.shape)) == (item["dtype"], item["shape"])
+        check_patterns(tensor.decode_patterns().tobytes(), item)
+        check_patterns(tensor.decode_patterns(n_threads=2).tobytes(), item)
+        tensor.verify()
+
+
+def test_independent_decoder_decodes_valid_vectors(vector, expected):
+    metadata, tensors = dcz_decoder.decode(vector.read_bytes())
+    assert metadata == expected["metadata"]
+    assert len(tensors) == len(expected["tensors"])
+    for tensor, item in zip(tensors, expected["tensors"], strict=True):
+        assert (tensor.name, tensor.dtype) == (item["name"], item["dtype"])
+        assert (list(tensor.shape), tensor.alias) == (item["shape"], item["alias"])
+        check_patterns(tensor.patterns, item)
+
+
+def test_saving_a_valid_vector_again_gives_its_content(vector, expected, tmp_path):
+    deepcomp.save(deepcomp.load(vector), tmp_path / "again.dcz")
+    assert dcz_decoder.decode((tmp_path / "again.dcz").read_bytes()) == dcz_decoder.decode(
+        vector.read_bytes()
+    )
+
+
+def test_csr_of_valid_vectors_has_the_entries_that_are_not_zero(vector):
+    for tensor in deepcomp.load(vector).values():
+        if tensor.dtype == "bfloat16" or tensor.dtype.startswith("float8"):
+            continue
+        if tensor.shape[:1] > (1 << 40,):  # an empty tensor with more rows than memory has bytes
+            continue
+        csr, dense = tensor.to_csr(), tensor.to_dense().reshape(-1)
+        rows = np.repeat(np.arange(csr.shape[0]), np.diff(csr.indptr))
+        where = np.flatnonzero(dense)
+        np.testing.assert_array_equal(rows * csr.shape[1] + csr.indices, where)
+        bits = pattern_dtype(tensor.record.itemsize)
+        np.testing.assert_array_equal(csr.data.view(bits), dense[where].view(bits))
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda p: p.stem)
+def test_package_refuses_invalid_vectors(path):
+    with pytest.raises(deepcomp.DczError) as caught:
+        for tensor in deepcomp.load(path).values():
+            tensor.verify()
+    assert str(caught.value).startswith(f"{path}: ")
+    with pytest.raises(deepcomp.DczError):
+        for tensor in deepcomp.load(path).values():
+            tensor.decode_patterns()
+
+
+@pytest.mark.parametrize("path", INVALID, ids=lambda p: p.stem)
+def test_independent_decoder_refuses_invalid_vectors(path):
+    with pytest.raises(dcz_decoder.InvalidFile):
+        dcz_decoder.decode(path.read_bytes())
+
+
+def test_vectors_are_those_that_the_script_makes(tmp_path):
+    shutil.copytree(FORMATS, tmp_path / "formats")
+    script = tmp_path / "formats" / "vectors" / "make_vectors.py"
+    for path in (tmp_path / "formats" / "vectors").glob("*valid/*"):
+        path.unlink()
+    subprocess.run([sys.executable, str(script)], check=True, capture_output=True)
+    made = {p.relative_to(tmp_path / "formats"): p for p in (script.parent).glob("*valid/*")}
+    assert set(made) == {p.relative_to(FORMATS) for p in FORMATS.glob("vectors/*valid/*")}
+    for name, path in made.items():
+        if path.suffix == ".json":
+            assert path.read_bytes() == (FORMATS / name).read_bytes()
+
+
+def test_independent_decoder_decodes_what_the_package_writes(tmp_path):
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(300, 70)).astype(np.float32)
+    tensors = {"w": weight, "tied": weight, "b": weight[0].copy(), "n": np.array(3)}
+    tensors["half"] = rng.normal(size=(90, 90)).astype(np.float16)
+    tensors["zeros"] = -np.zeros((40, 40), np.float32) * (weight[:40, :40] > 0)
+    for settings in ({"bits": 5, "sparsity": 0.9}, {"bits": 2}, {"bits": None, "sparsity": 0.7}):
+        packed = deepcomp.compress(tensors, **settings)
+        deepcomp.save(packed, tmp_path / "m.dcz", metadata={"of": "the package"})
+        metadata, decoded = dcz_decoder.decode((tmp_path / "m.dcz").read_bytes())
+        assert metadata == {"of": "the package"}
+        for tensor in decoded:
+            assert tensor.patterns == packed[tensor.name].decode_patterns().tobytes()
+
+
+def test_worked_example_of_the_specification_is_what_the_package_writes(tmp_path):
+    weight = np.zeros((3, 6), np.float32)
+    weight.flat[[1, 7, 11, 14, 17]] = 0.5, -1, 0.5, 0.5, -1
+    bias = np.array([0.25, 0, -2], np.float32)
+    deepcomp.save({"fc.weight": weight, "fc.bias": bias}, tmp_path / "m.dcz")
+    data = (tmp_path / "m.dcz").read_bytes()
+    text = (FORMATS / "dcz.md").read_text("utf-8").split("## 9.")[1]
+    sections = "".join(line[6:] for line in text.splitlines() if line[:6] in EXAMPLE_LINES)
+    assert data[:48] == bytes.fromhex(sections)
+
+
+EXAMPLE_LINES = ("   0  ", "  16  ", "  32  ")
