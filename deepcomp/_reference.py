@@ -110,6 +110,11 @@ def count_digits_into(patterns, mask, shift, prefix, counts):
     return 0
 
 
+def keep_at_least_into(patterns, mask, least, out):
+    out[:] = np.where(patterns & patterns.dtype.type(mask) >= least, patterns, 0)
+    return 0
+
+
 def kept_into(patterns, mask, block_numel, runs, kept, block_counts):
     positions = np.flatnonzero(patterns & patterns.dtype.type(mask))
     block = positions // block_numel

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import prune, sharing
+from . import _kernels, prune, sharing
 from .arrays import Source
 from .encode import Patterns, Weight, encode_tensor
 from .records import ITEMSIZE, MAX_CODEBOOK, TensorRecord
@@ -56,39 +56,34 @@ def encode_model(
 
 def _encode(tensor: Source, cut: tuple[int, int] | None, bits: int | None) -> Encoded:
     weight = tensor.weight()
-    if cut is not None:
-        weight.patterns = prune.keep_at_least(weight.patterns, *cut)
+    if cut is not None or bits is not None:
+        weight.patterns = prune.keep_at_least(weight.patterns, *(cut or (0, 0)))
     if bits is not None:
-        weight.patterns = share(weight.patterns, weight.dtype, bits)
+        share(weight.patterns, weight.dtype, bits)
     return encode_tensor(weight)
 
 
-def share(patterns: Patterns, dtype: str, bits: int) -> Patterns:
-    """Replace the entries of a tensor by at most ``2**bits`` shared values.
+def share(patterns: Patterns, dtype: str, bits: int) -> None:
+    """Replace the entries of a tensor by at most ``2**bits`` shared values, in place.
 
-    Zeros stay zero (-0.0 becomes +0.0). A tensor whose other entries have few enough distinct
+    Zeros stay zero. A tensor whose other entries have few enough distinct
     values keeps them. With 8 bits and zeros among the entries, at most 255 values are fitted, so
     that zero can be one of 256.
 
     Parameters
     ----------
     patterns : ndarray of uint16, uint32 or uint64, shape (numel,)
-        Finite floats.
+        Finite floats, zeros being +0.0; changed.
     dtype : {"float16", "bfloat16", "float32", "float64"}
     bits : int
         1 to 8.
-
-    Returns
-    -------
-    ndarray of the same dtype, shape (numel,)
 
     References
     ----------
     Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.
     """
-    patterns = prune.keep_at_least(patterns, 0)
     if sharing.distinct_patterns(patterns, 1 << bits) is not None:
-        return patterns
+        return
     where = patterns != 0
     kept = patterns if where.all() else patterns[where]
     n_values = min(1 << bits, MAX_CODEBOOK - (kept.size < patterns.size))
@@ -96,10 +91,9 @@ def share(patterns: Patterns, dtype: str, bits: int) -> Patterns:
     codebook = _to_patterns(sharing.fit_codebook(values, n_values), dtype)
     codebook = codebook[np.argsort(to_values(codebook, dtype))]
     labels = sharing.nearest_labels(values, to_values(codebook, dtype).astype(np.float64))
-    if kept is patterns:
-        return codebook[labels]
-    patterns[where] = codebook[labels]
-    return patterns
+    _kernels.look_up_into(labels, codebook, kept)
+    if kept is not patterns:
+        patterns[where] = kept
 
 
 def to_values(patterns: Patterns, dtype: str) -> NDArray[np.floating]:

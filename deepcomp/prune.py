@@ -146,14 +146,11 @@ def keep_at_least(
     >>> keep_at_least(weights, half, n_ties_to_remove=1).view(np.float32)
     array([0.5, 0. , 2. , 0. ], dtype=float32)
     """
-    mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
-    least = patterns.dtype.type(max(pattern, 1))
+    mask = magnitude_mask(patterns.itemsize)
     out = np.empty_like(patterns)
-    for i in range(0, patterns.size, _CHUNK):
-        part = patterns[i : i + _CHUNK]
-        np.multiply(part, (part & mask) >= least, out=out[i : i + _CHUNK])
+    _kernels.keep_at_least_into(patterns, mask, max(pattern, 1), out)
     if n_ties_to_remove and pattern > 0:
-        ties = np.flatnonzero((out & mask) == pattern)
+        ties = np.flatnonzero((out & out.dtype.type(mask)) == pattern)
         out[ties[max(ties.size - n_ties_to_remove, 0) :]] = 0
     return out
 

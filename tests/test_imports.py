@@ -32,7 +32,7 @@ ALLOWED = {
     "decode": ({"_kernels", "records", "sections", "errors", "huffman"}, True),
     "arrays": ({"records", "encode", "decode"}, True),
     "rules": ({"arrays"}, False),
-    "pipeline": ({"arrays", "encode", "prune", "records", "rules", "sharing"}, True),
+    "pipeline": ({"_kernels", "arrays", "encode", "prune", "records", "rules", "sharing"}, True),
     "tensor": ({"errors", "records", "sections"}, False),
     "model": ({"container", "errors", "records", "tensor"}, False),
     "cli": ({"", "container", "errors", "report"}, False),

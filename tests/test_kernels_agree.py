@@ -183,6 +183,21 @@ def count_digits_into(draw):
 
 @case
 @st.composite
+def keep_at_least_into(draw):
+    patterns = draw(pattern_arrays(sizes=sizes))
+    mask = (1 << (8 * patterns.itemsize - draw(st.integers(0, 1)))) - 1
+    least = draw(st.sampled_from([1, mask, *patterns.tolist()])) & mask
+
+    def call(kernel, isa):
+        out = np.empty_like(patterns)
+        kernel(patterns, mask, least, out)
+        return [out]
+
+    return call
+
+
+@case
+@st.composite
 def kept_into(draw):
     patterns = draw(pattern_arrays(sizes=sizes))
     mask = (1 << (8 * patterns.itemsize - draw(st.integers(0, 1)))) - 1

@@ -40,6 +40,18 @@ def count_digits_into(const pattern_t[::1] patterns, uint64_t mask, int shift, i
     return 0
 
 
+def keep_at_least_into(const pattern_t[::1] patterns, uint64_t mask, uint64_t least,
+                       pattern_t[::1] out):
+    """Fill `out` with the patterns whose ``pattern & mask`` is at least `least`, else 0."""
+    cdef Py_ssize_t i
+    cdef pattern_t mask_t = <pattern_t>mask, least_t = <pattern_t>least, v
+    with nogil:
+        for i in range(patterns.shape[0]):
+            v = patterns[i]
+            out[i] = v if (v & mask_t) >= least_t else <pattern_t>0
+    return 0
+
+
 def kept_into(const pattern_t[::1] patterns, uint64_t mask, Py_ssize_t block_numel,
               uint32_t[::1] runs, pattern_t[::1] kept, int64_t[::1] block_counts):
     """Collect the kept entries, those with ``pattern & mask`` not 0; return how many.
