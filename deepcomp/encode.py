@@ -71,7 +71,7 @@ class _Candidate:
     kept: _Kept | None = None
 
 
-def encode_tensor(weight: Weight) -> tuple[TensorRecord, list[bytes]]:
+def encode_tensor(weight: Weight) -> tuple[TensorRecord, list[bytes | memoryview]]:
     """Encode a tensor in the layout that takes the fewest bytes.
 
     Parameters
@@ -81,7 +81,7 @@ def encode_tensor(weight: Weight) -> tuple[TensorRecord, list[bytes]]:
     Returns
     -------
     record : TensorRecord
-    section : list of bytes
+    section : list of bytes or memoryview
         The parts of the section, in order.
 
     References
@@ -162,8 +162,10 @@ def _sparse(
     run_counts = np.bincount(kept.runs, minlength=1)
     gaps = {b: _fit_code(relindex.gap_counts(run_counts, b), False) for b in GAP_BITS}
     least = min(nbytes for _, nbytes in gaps.values())
-    # of widths that are as good, the one with the fewest symbols is the fastest to decode
-    gap_bits = max(b for b, (_, nbytes) in gaps.items() if nbytes <= least * _AS_GOOD)
+    # of widths that are as good, one with few escapes is the fastest to decode
+    as_good = [b for b in GAP_BITS if gaps[b][1] <= least * _AS_GOOD]
+    n_symbols = {b: int(relindex.gap_counts(run_counts, b).sum()) for b in as_good}
+    gap_bits = next(b for b in as_good if n_symbols[b] <= 1.02 * min(n_symbols.values()))
     fits = [gaps[gap_bits]]
     if signs is not None:
         fits.append(_fit_code(huffman.count_symbols(np.concatenate(signs)), True))
@@ -203,7 +205,7 @@ def _candidate(
     return _Candidate(layout, nbytes, [code for code, _ in fits], codebook, gap_bits, signs, kept)
 
 
-def _write(weight: Weight, plan: _Candidate) -> tuple[TensorRecord, list[bytes]]:
+def _write(weight: Weight, plan: _Candidate) -> tuple[TensorRecord, list[bytes | memoryview]]:
     """Write the section of a dense or sparse tensor (section 7)."""
     p, kept = weight.patterns, plan.kept
     assert kept is not None
@@ -211,7 +213,8 @@ def _write(weight: Weight, plan: _Candidate) -> tuple[TensorRecord, list[bytes]]
     head = [] if plan.codebook is None else [plan.codebook.tobytes()]
     head += [code.to_bytes() for code in plan.codes]
     blocks = _sparse_blocks(plan, kept) if plan.layout == "sparse" else _dense_blocks(p, plan)
-    directory, payload = bytearray(), []
+    directory = bytearray()
+    payload: list[bytes | memoryview] = []
     for counts, streams in blocks:
         for n in counts:
             directory += encode_varint(n)

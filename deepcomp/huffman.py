@@ -77,7 +77,7 @@ def fit_code_lengths(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
     return lengths[: int(used[-1]) + 1]
 
 
-def encode(symbols: NDArray[np.uint8], code_lengths: NDArray[np.uint8]) -> list[bytes]:
+def encode(symbols: NDArray[np.uint8], code_lengths: NDArray[np.uint8]) -> list[memoryview]:
     """Write symbols as one bitstream, or four when there are many.
 
     Parameters
@@ -89,7 +89,7 @@ def encode(symbols: NDArray[np.uint8], code_lengths: NDArray[np.uint8]) -> list[
 
     Returns
     -------
-    list of bytes
+    list of memoryview of bytes
         ``n_bitstreams(n)`` of them.
 
     Raises
@@ -103,21 +103,23 @@ def encode(symbols: NDArray[np.uint8], code_lengths: NDArray[np.uint8]) -> list[
 
     Examples
     --------
-    >>> encode(np.array([0, 5, 1], np.uint8), np.array([1, 2, 0, 0, 0, 2], np.uint8))
-    [b'\\x0e']
+    >>> [bitstream] = encode(np.array([0, 5, 1], np.uint8), np.array([1, 2, 0, 0, 0, 2], np.uint8))
+    >>> bytes(bitstream)
+    b'\\x0e'
     """
     n = symbols.size
     symbols = np.ascontiguousarray(symbols)
     n_streams = n_bitstreams(n)
     quarter = -(-n // max(n_streams, 1))
-    out = np.empty(quarter * MAX_CODE_LENGTH // 8 + 1 + _SPARE, np.uint8)
+    out = np.empty(n_streams * (quarter * MAX_CODE_LENGTH // 8 + 1) + _SPARE, np.uint8)
     bitstreams = []
     for k in range(n_streams):
         part = symbols[k * quarter : (k + 1) * quarter]
         n_bytes = _kernels.encode_into(part, code_lengths, _kernels.ISA, out)
         if n_bytes < 0:
             raise ValueError("a symbol has no codeword")
-        bitstreams.append(out[:n_bytes].tobytes())
+        bitstreams.append(out[:n_bytes].data)
+        out = out[n_bytes:]
     return bitstreams
 
 
@@ -148,7 +150,7 @@ class Decoder:
         longest = int(lengths.max(initial=0))
         used = lengths[lengths > 0].astype(np.int64)
         kraft = int((1 << (MAX_CODE_LENGTH - used)).sum()) if longest <= MAX_CODE_LENGTH else -1
-        if used.size < 2 or kraft != 1 << MAX_CODE_LENGTH:
+        if lengths.size > 256 or used.size < 2 or kraft != 1 << MAX_CODE_LENGTH:
             raise DczError("the code lengths are not those of a complete code")
         # More index bits give more symbols a look-up, but the table takes longer to fill.
         self.table_bits = MAX_CODE_LENGTH if n_symbols >= 1 << 15 else max(longest, 8)

@@ -169,6 +169,10 @@ def compress(
     >>> packed = compress(weights, bits=5, sparsity=0.9)
     >>> packed
     <CompressedModel of 1 tensors, 27606 of 940800 bytes>
+
+    Prune a module in place, and change nothing else::
+
+        compress(model, bits=None, sparsity=0.9).restore(model)
     """
     from .arrays import sources
 

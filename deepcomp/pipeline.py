@@ -17,7 +17,7 @@ from .records import ITEMSIZE, MAX_CODEBOOK, TensorRecord
 from .rules import assign
 
 Rule = float | Mapping[str, float] | None
-Encoded = tuple[TensorRecord, list[bytes]]
+Encoded = tuple[TensorRecord, list[bytes | memoryview]]
 
 
 def encode_model(
@@ -43,14 +43,19 @@ def encode_model(
     -------
     iterator of (TensorRecord, list of bytes)
     """
-    bits_of = assign("bits", bits, tensors)
-    for name, value in bits_of.items():
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 8:
-            raise ValueError(f"bits of {name!r} is {value!r}: expected an integer from 1 to 8")
-    cuts = _cuts(tensors, sparsity, threshold, std, scope)
+    bits_of = assign("bits", bits, tensors, _check_bits)
+    rules = {"sparsity": sparsity, "threshold": threshold, "std": std}
+    given = {what: rule for what, rule in rules.items() if rule is not None}
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} were given: at most one of them can be")
+    if scope not in ("layer", "global"):
+        raise ValueError(f"scope is {scope!r}: expected 'layer' or 'global'")
+    what, rule = given.popitem() if given else ("threshold", None)
+    numbers = assign(what, rule, tensors, _check_number)
     for tensor in tensors:
-        if tensor.name in bits_of or tensor.name in cuts:
+        if tensor.name in bits_of or tensor.name in numbers:
             _check_finite(tensor.weight())
+    cuts = _cuts(tensors, what, numbers, scope)
     return (_encode(t, cuts.get(t.name), bits_of.get(t.name)) for t in tensors)
 
 
@@ -132,22 +137,25 @@ def _check_finite(weight: Weight) -> None:
         )
 
 
+def _check_bits(what: str, name: str, value: Any) -> None:
+    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not is_integer or not 1 <= value <= 8:
+        raise ValueError(f"{what} of {name!r} is {value!r}: expected an integer from 1 to 8")
+
+
+def _check_number(what: str, name: str, value: Any) -> None:
+    is_number = isinstance(value, int | float | np.integer | np.floating)
+    largest = 1.0 if what == "sparsity" else float(np.finfo(np.float64).max)
+    in_range = is_number and not isinstance(value, bool) and 0 <= value <= largest
+    if not in_range or (what == "sparsity" and value == 1):
+        expected = "in [0, 1)" if what == "sparsity" else "finite and not negative"
+        raise ValueError(f"{what} of {name!r} is {value!r}: expected a number {expected}")
+
+
 def _cuts(
-    tensors: list[Source], sparsity: Rule, threshold: Rule, std: Rule, scope: str
+    tensors: list[Source], what: str, numbers: dict[str, float], scope: str
 ) -> dict[str, tuple[int, int]]:
     """Return for each tensor to prune: the least magnitude kept, and the ties to remove."""
-    rules = {"sparsity": sparsity, "threshold": threshold, "std": std}
-    given = {what: rule for what, rule in rules.items() if rule is not None}
-    if scope not in ("layer", "global"):
-        raise ValueError(f"scope is {scope!r}: expected 'layer' or 'global'")
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} were given: at most one of them can be")
-    if not given:
-        return {}
-    [(what, rule)] = given.items()
-    numbers = assign(what, rule, tensors)
-    for name, value in numbers.items():
-        _check_number(what, name, value)
     chosen = [t for t in tensors if t.name in numbers]
     if scope == "layer":
         groups = [[t] for t in chosen]
@@ -165,37 +173,32 @@ def _cuts(
     return cuts
 
 
-def _check_number(what: str, name: str, value: Any) -> None:
-    is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
-    if not is_number or not 0 <= value < math.inf or (what == "sparsity" and value >= 1):
-        expected = "in [0, 1)" if what == "sparsity" else "finite and not negative"
-        raise ValueError(f"{what} of {name!r} is {value!r}: expected a number {expected}")
-
-
 def _cuts_by_threshold(group: list[Source], threshold: float) -> dict[str, tuple[int, int]]:
     return {t.name: (prune.threshold_pattern(threshold, t.dtype), 0) for t in group}
 
 
 def _cuts_by_std(group: list[Source], std: float) -> dict[str, tuple[int, int]]:
-    n, total, squares = 0, 0.0, 0.0
+    n = sum(math.prod(t.shape) for t in group)
+    if n == 0:
+        return _cuts_by_threshold(group, 0.0)
+    exponent = max(int(np.frexp(np.abs(v).max())[1]) for v in _parts(group))
+    # scaled, so that squares stay in range; sums of parts, so that all machines add alike
+    mean = sum(float(np.ldexp(v, -exponent).sum()) for v in _parts(group)) / n
+    squares = sum(float(((np.ldexp(v, -exponent) - mean) ** 2).sum()) for v in _parts(group))
+    deviation = math.ldexp(math.sqrt(squares / n), exponent)
+    return _cuts_by_threshold(group, min(std * deviation, float(np.finfo(np.float64).max)))
+
+
+def _parts(group: list[Source]) -> Iterator[NDArray[np.float64]]:
     for tensor in group:
-        _check_finite(tensor.weight())
         for part in prune.chunks(tensor.fetch()):
-            values = to_values(part, tensor.dtype).astype(np.float64)
-            n += values.size
-            total += float(values.sum())
-            squares += float(values @ values)
-    mean = total / max(n, 1)
-    deviation = math.sqrt(max(squares / max(n, 1) - mean * mean, 0.0))
-    return _cuts_by_threshold(group, std * deviation)
+            yield to_values(part, tensor.dtype).astype(np.float64)
 
 
 def _cuts_by_sparsity(group: list[Source], sparsity: float) -> dict[str, tuple[int, int]]:
     """Cut at the k-th magnitude of the group; of equal magnitudes the last ones go first."""
     dtypes = {t.dtype for t in group}
     common = dtypes.pop() if len(dtypes) == 1 else "float64"
-    for tensor in group:
-        _check_finite(tensor.weight())
     arrays = [_widen(t, common) for t in group]
     k = round(sparsity * sum(a.size for a in arrays))
     if k == 0:

@@ -1,8 +1,8 @@
 """Which setting each tensor gets: one number for all weights, or a mapping of patterns."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from .arrays import Source
 
@@ -10,7 +10,10 @@ T = TypeVar("T", int, float)
 
 
 def assign(
-    what: str, setting: T | Mapping[str, T] | None, tensors: Iterable[Source]
+    what: str,
+    setting: T | Mapping[str, T] | None,
+    tensors: Iterable[Source],
+    check: Callable[[str, str, Any], None],
 ) -> dict[str, T]:
     """Find the setting of each tensor.
 
@@ -24,6 +27,8 @@ def assign(
         the name of its module, decides; tensors that none matches get no setting. A pattern
         stands for the weights it matches; if it matches none, for the other float tensors.
     tensors : iterable of Source
+    check : callable
+        Is called with `what`, a name and a value, and raises if the value is not possible.
 
     Returns
     -------
@@ -39,9 +44,13 @@ def assign(
     if setting is None:
         return {}
     if not isinstance(setting, Mapping):
-        return {t.name: setting for t in tensors if t.is_weight}
+        names = [t.name for t in tensors if t.is_weight]
+        check(what, names[0] if names else "every weight", setting)
+        return dict.fromkeys(names, setting)
     assigned: dict[str, T | None] = {}
     for pattern, value in setting.items():
+        if value is not None:
+            check(what, pattern, value)
         matching = [t for t in tensors if t.is_float and _matches(t.name, pattern)]
         if not matching:
             raise ValueError(f"{what}: the pattern {pattern!r} matches no float tensor")

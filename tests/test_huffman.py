@@ -18,6 +18,12 @@ SIZES = (0, 1, 2, 3, 5, 4095, 4096, 4097, 4099, 8192)
 FIBONACCI = [1, 1]
 while len(FIBONACCI) < 60:
     FIBONACCI.append(FIBONACCI[-1] + FIBONACCI[-2])
+
+
+def encode(symbols, code_lengths):
+    return [bytes(b) for b in huffman.encode(symbols, code_lengths)]
+
+
 HAND_LENGTHS = np.array([1, 2, 0, 0, 0, 2], np.uint8)  # 0: 0, 1: 10, 5: 11
 
 
@@ -195,36 +201,36 @@ def test_code_lengths_need_two_symbols(values):
 )
 def test_bit_order_is_that_of_the_specification(symbols, expected):
     symbols = np.array(symbols, np.uint8)
-    assert huffman.encode(symbols, HAND_LENGTHS) == expected
+    assert encode(symbols, HAND_LENGTHS) == expected
     assert (decode(expected, HAND_LENGTHS, symbols.size) == symbols).all()
 
 
 @given(streams(sizes=st.one_of(st.integers(0, 300), st.sampled_from((4095, 4096, 4097, 4098)))))
 def test_encode_writes_what_the_specification_says_bit_by_bit(stream):
     symbols, lengths = stream
-    assert huffman.encode(symbols, lengths) == spec_encode(symbols, lengths)
+    assert encode(symbols, lengths) == spec_encode(symbols, lengths)
 
 
 def test_longest_codewords_are_written_whole():
     lengths = huffman.fit_code_lengths(to_counts(FIBONACCI[:30]))
     symbols = np.repeat(np.flatnonzero(lengths == MAX_CODE_LENGTH), 9).astype(np.uint8)
     assert symbols.size > 9
-    assert huffman.encode(symbols, lengths) == spec_encode(symbols, lengths)
+    assert encode(symbols, lengths) == spec_encode(symbols, lengths)
 
 
 def test_encode_takes_symbols_that_are_not_contiguous():
     symbols = np.array([0, 9, 5, 9, 1, 9], np.uint8)[::2]
-    assert huffman.encode(symbols, HAND_LENGTHS) == [b"\x0e"]
+    assert encode(symbols, HAND_LENGTHS) == [b"\x0e"]
 
 
 def test_encode_rejects_a_symbol_beyond_the_code_lengths():
     with pytest.raises(ValueError, match="a symbol has no codeword"):
-        huffman.encode(np.array([0, 6], np.uint8), HAND_LENGTHS)
+        encode(np.array([0, 6], np.uint8), HAND_LENGTHS)
 
 
 def test_encode_rejects_a_symbol_whose_code_length_is_0():
     with pytest.raises(ValueError, match="a symbol has no codeword"):
-        huffman.encode(np.array([0, 3, 1], np.uint8), HAND_LENGTHS)
+        encode(np.array([0, 3, 1], np.uint8), HAND_LENGTHS)
 
 
 # --- there and back ---
@@ -237,7 +243,7 @@ def test_decode_undoes_encode_for_any_number_of_symbols(n, n_symbols, skew):
     rng = np.random.default_rng((n, n_symbols))
     symbols = skewed_symbols(rng, n_symbols, n, skew)
     lengths = complete_code_lengths(symbols, n_symbols)
-    bitstreams = huffman.encode(symbols, lengths)
+    bitstreams = encode(symbols, lengths)
     assert len(bitstreams) == n_bitstreams(n) == (0 if n == 0 else 1 if n < 4096 else 4)
     assert (decode(bitstreams, lengths, n) == symbols).all()
 
@@ -245,7 +251,7 @@ def test_decode_undoes_encode_for_any_number_of_symbols(n, n_symbols, skew):
 @given(streams(sizes=st.one_of(st.integers(1, 300), st.integers(4000, 4200))))
 def test_decode_undoes_encode_with_a_small_and_a_large_table(stream):
     symbols, lengths = stream
-    bitstreams = huffman.encode(symbols, lengths)
+    bitstreams = encode(symbols, lengths)
     for n_expected in (0, 1 << 15):
         assert (decode(bitstreams, lengths, symbols.size, n_expected) == symbols).all()
 
@@ -254,7 +260,7 @@ def test_decode_undoes_encode_with_a_small_and_a_large_table(stream):
 def test_decode_undoes_encode_for_a_hundred_thousand_symbols(skew):
     symbols = skewed_symbols(np.random.default_rng(7), 256, 100_000, skew)
     lengths = complete_code_lengths(symbols, 256)
-    bitstreams = huffman.encode(symbols, lengths)
+    bitstreams = encode(symbols, lengths)
     parts = np.split(symbols, [25_000, 50_000, 75_000])
     bits = [int(lengths[part].astype(np.int64).sum()) for part in parts]
     assert [len(b) for b in bitstreams] == [-(-n // 8) for n in bits]
@@ -264,7 +270,7 @@ def test_decode_undoes_encode_for_a_hundred_thousand_symbols(skew):
 @given(streams(sizes=st.integers(1, 300)), generators())
 def test_whatever_decodes_is_what_encode_writes(stream, rng):
     symbols, lengths = stream
-    bitstream = huffman.encode(symbols, lengths)[0]
+    bitstream = encode(symbols, lengths)[0]
     # a good start, then anything: a decoder that stops early or late would take it
     cut = int(rng.integers(0, len(bitstream)))
     data = bitstream[:cut] + rng.integers(0, 256, len(bitstream) - cut, np.uint8).tobytes()
@@ -273,7 +279,7 @@ def test_whatever_decodes_is_what_encode_writes(stream, rng):
             decoded = decode([data], lengths, n)
         except DczError:
             continue
-        assert huffman.encode(decoded, lengths) == [data]
+        assert encode(decoded, lengths) == [data]
 
 
 # --- broken bitstreams ---
@@ -284,7 +290,7 @@ block_sizes = st.one_of(st.integers(1, 300), st.integers(4096, 4200))
 @given(streams(sizes=block_sizes), st.data())
 def test_decode_rejects_bitstream_without_its_last_byte(stream, data):
     symbols, lengths = stream
-    bitstreams = huffman.encode(symbols, lengths)
+    bitstreams = encode(symbols, lengths)
     k = data.draw(st.integers(0, len(bitstreams) - 1))
     bitstreams[k] = bitstreams[k][:-1]
     with pytest.raises(DczError, match=r"ends too early|empty bitstream"):
@@ -294,7 +300,7 @@ def test_decode_rejects_bitstream_without_its_last_byte(stream, data):
 @given(streams(sizes=block_sizes), st.data())
 def test_decode_rejects_bitstream_with_a_byte_too_many(stream, data):
     symbols, lengths = stream
-    bitstreams = huffman.encode(symbols, lengths)
+    bitstreams = encode(symbols, lengths)
     k = data.draw(st.integers(0, len(bitstreams) - 1))
     bitstreams[k] += bytes([data.draw(st.integers(0, 255))])
     with pytest.raises(DczError, match="has bits left over"):
@@ -305,7 +311,7 @@ def test_decode_rejects_bitstream_with_a_byte_too_many(stream, data):
 def test_decode_rejects_a_symbol_more_or_less_than_was_encoded(stream):
     symbols, lengths = stream
     assume(symbols.size not in (1, 4096))
-    bitstreams = huffman.encode(symbols, lengths)
+    bitstreams = encode(symbols, lengths)
     if lengths[symbols[-1]] >= 8:  # else the symbol may hide in what looks like padding
         with pytest.raises(DczError):
             decode(bitstreams, lengths, symbols.size - 1)
@@ -318,7 +324,7 @@ def test_decode_rejects_a_symbol_more_or_less_than_was_encoded(stream):
 @given(streams(sizes=block_sizes), st.data())
 def test_decode_rejects_padding_bits_that_are_set(stream, data):
     symbols, lengths = stream
-    bitstreams = huffman.encode(symbols, lengths)
+    bitstreams = encode(symbols, lengths)
     k = data.draw(st.integers(0, len(bitstreams) - 1))
     step = -(-symbols.size // len(bitstreams))
     used = int(lengths[symbols[k * step : (k + 1) * step]].astype(np.int64).sum()) % 8
@@ -332,7 +338,7 @@ def test_decode_rejects_padding_bits_that_are_set(stream, data):
 @given(streams(sizes=block_sizes), st.data())
 def test_one_bit_flipped_gives_an_error_or_other_symbols(stream, data):
     symbols, lengths = stream
-    bitstreams = huffman.encode(symbols, lengths)
+    bitstreams = encode(symbols, lengths)
     flipped = np.frombuffer(b"".join(bitstreams), np.uint8).copy()
     bit = data.draw(st.integers(0, 8 * flipped.size - 1))
     flipped[bit // 8] ^= 1 << bit % 8
@@ -348,13 +354,28 @@ def test_one_bit_flipped_gives_an_error_or_other_symbols(stream, data):
 @given(streams(sizes=st.integers(4096, 4200)), st.data())
 def test_decode_rejects_a_byte_moved_from_one_bitstream_to_the_next(stream, data):
     symbols, lengths = stream
-    sizes = [len(b) for b in huffman.encode(symbols, lengths)]
-    joined = np.frombuffer(b"".join(huffman.encode(symbols, lengths)), np.uint8)
+    sizes = [len(b) for b in encode(symbols, lengths)]
+    joined = np.frombuffer(b"".join(encode(symbols, lengths)), np.uint8)
     k, step = data.draw(st.integers(0, 2)), data.draw(st.sampled_from((-1, 1)))
     sizes[k] += step
     sizes[k + 1] -= step
     with pytest.raises(DczError):
         huffman.Decoder(lengths, 0).decode(joined, sizes, np.empty(symbols.size, np.uint8))
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 100, 300, 4095, 4096, 5000])
+@pytest.mark.parametrize("lengths", [[1, 1], [1, 2, 2], [8] * 256, [*range(1, 13), 12]])
+def test_a_bitstream_far_too_long_writes_nothing_beyond_the_symbols(n, lengths):
+    around = np.full(n + 8192, 0xA5, np.uint8)
+    size = 2 * n + 100
+    data = np.random.default_rng(n).integers(0, 256, size * n_bitstreams(n), np.uint8)
+    for fill in (data, np.zeros_like(data)):  # zeros: three of the shortest codewords a look-up
+        with pytest.raises(DczError, match="has bits left over"):
+            huffman.Decoder(bytes(lengths), n).decode(
+                fill, [size] * n_bitstreams(n), around[4096 : 4096 + n]
+            )
+        assert (around[:4096] == 0xA5).all()
+        assert (around[4096 + n :] == 0xA5).all()
 
 
 @pytest.mark.parametrize(
@@ -369,7 +390,7 @@ def test_decode_rejects_sizes_that_do_not_fit_the_bitstreams(n, sizes):
 
 def test_decode_rejects_an_empty_bitstream_beside_full_ones():
     symbols = np.zeros(4096, np.uint8)
-    whole = np.frombuffer(b"".join(huffman.encode(symbols, HAND_LENGTHS)), np.uint8)
+    whole = np.frombuffer(b"".join(encode(symbols, HAND_LENGTHS)), np.uint8)
     with pytest.raises(DczError, match="empty bitstream"):
         huffman.Decoder(HAND_LENGTHS, 0).decode(whole, [0, 256, 128, 128], symbols)
 
@@ -412,5 +433,5 @@ def test_decoder_takes_exactly_the_complete_codes(lengths):
 def test_decoder_takes_the_longest_code():
     lengths = bytes([*range(1, 13), 12])
     symbols = np.array([12, 0, 11, 12], np.uint8)
-    bitstreams = huffman.encode(symbols, np.frombuffer(lengths, np.uint8))
+    bitstreams = encode(symbols, np.frombuffer(lengths, np.uint8))
     assert (decode(bitstreams, lengths, 4) == symbols).all()

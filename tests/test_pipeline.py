@@ -405,7 +405,7 @@ def test_nan_in_a_tensor_that_gets_no_setting_is_no_error():
 @pytest.mark.parametrize("in_mapping", [False, True])
 def test_bits_must_be_an_integer_from_1_to_8(bits, in_mapping):
     with pytest.raises(
-        ValueError, match=r"bits of 'fc1\.weight' is .*: expected an integer"
+        ValueError, match=r"bits of 'fc1(\.weight)?' is .*: expected an integer"
     ) as info:
         encode_model(model(), bits={"fc1": bits} if in_mapping else bits)
     assert repr(bits) in str(info.value)
@@ -414,7 +414,7 @@ def test_bits_must_be_an_integer_from_1_to_8(bits, in_mapping):
 @pytest.mark.parametrize("sparsity", [1, 1.0, 1.5, -0.1, np.nan, np.inf, True, "0.5"])
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_sparsity_must_be_at_least_0_and_below_1(sparsity, scope):
-    message = r"sparsity of 'fc2.weight' is .*: expected a number in \[0, 1\)"
+    message = r"sparsity of 'fc2' is .*: expected a number in \[0, 1\)"
     with pytest.raises(ValueError, match=message) as info:
         encode_model(model(), sparsity={"fc2": sparsity}, scope=scope)
     assert repr(sparsity) in str(info.value)
@@ -458,3 +458,24 @@ def test_a_pattern_that_matches_nothing_is_refused(what, pattern):
 def test_scope_must_be_layer_or_global(scope, sparsity):
     with pytest.raises(ValueError, match=f"scope is {scope!r}: expected 'layer' or 'global'"):
         encode_model(model(), sparsity=sparsity, scope=scope)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e200])
+def test_std_is_right_for_values_whose_squares_are_out_of_range(scale):
+    values = np.random.default_rng(0).normal(size=(40, 50)) * scale
+    packed = compress({"w": values}, bits=None, std=1.0)
+    assert np.count_nonzero(packed["w"]) == np.count_nonzero(
+        np.abs(values / scale) >= (values / scale).std()
+    )
+
+
+def test_std_does_not_suffer_from_a_large_mean():
+    values = 1e9 + np.random.default_rng(0).normal(size=(40, 50))
+    packed = compress({"w": values}, bits=None, std=1.0)
+    assert np.count_nonzero(packed["w"]) == values.size
+
+
+@pytest.mark.parametrize("value", [10**400, np.complex64(1)], ids=["10**400", "complex"])
+def test_numbers_that_are_no_float64_are_refused(value):
+    with pytest.raises(ValueError, match="threshold of 'w' is"):
+        compress({"w": np.eye(3)}, threshold=value)

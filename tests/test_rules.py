@@ -18,8 +18,12 @@ MODEL = {
 WEIGHTS = ["conv1.weight", "fc1.weight", "fc2.weight"]
 
 
+def accept(what, name, value):
+    """Any value will do."""
+
+
 def assigned(setting):
-    return assign("bits", setting, sources(MODEL).values())
+    return assign("bits", setting, sources(MODEL).values(), accept)
 
 
 def test_no_setting_goes_to_no_tensor():
@@ -80,12 +84,24 @@ def test_a_pattern_that_matches_no_float_tensor_is_an_error_that_names_it(patter
 
 def test_patterns_know_upper_case_from_lower_case():
     tensors = sources({"A.weight": MODEL["fc1.weight"], "a.weight": MODEL["fc2.weight"]}).values()
-    assert assign("bits", {"a*": 5}, tensors) == {"a.weight": 5}
+    assert assign("bits", {"a*": 5}, tensors, accept) == {"a.weight": 5}
 
 
 def test_tensors_may_come_from_an_iterator():
     tensors = sources(MODEL).values()
-    assert assign("std", {"conv1": 1.5, "fc1": 2.5}, iter(tensors)) == {
+    assert assign("std", {"conv1": 1.5, "fc1": 2.5}, iter(tensors), accept) == {
         "conv1.weight": 1.5,
         "fc1.weight": 2.5,
     }
+
+
+@pytest.mark.parametrize("setting", [9, {"fc1": 9}, {"conv1": 4, "fc1": 9}])
+def test_values_are_checked_before_they_are_assigned(setting):
+    def refuse_nine(what, name, value):
+        if value == 9:
+            raise ValueError(f"{what} of {name} is 9")
+
+    with pytest.raises(ValueError, match="bits of"):
+        assign("bits", setting, sources(MODEL).values(), refuse_nine)
+    with pytest.raises(ValueError, match="bits of every weight is 9"):
+        assign("bits", 9, [], refuse_nine)

@@ -52,17 +52,25 @@ def _decode_into(packed: "CompressedModel", name: str, target: torch.Tensor) -> 
         target.copy_(tensor.to_torch())
 
 
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
+
+
 def _check(
     packed: "CompressedModel", model: torch.nn.Module, targets: dict[str, Any], strict: bool
 ) -> None:
     problems = []
     if strict:
-        missing = [name for name in targets if name not in packed]
+        # a counter that old checkpoints lack, and that load_state_dict does not ask for either
+        missing = [n for n in targets if n not in packed and not n.endswith("num_batches_tracked")]
         unexpected = [name for name in packed if name not in targets]
         if missing:
-            problems.append(f"missing in the file: {', '.join(missing)}")
+            problems.append(f"missing in the file: {_listed(missing)}")
         if unexpected:
-            problems.append(f"not in the model: {', '.join(unexpected)}")
+            problems.append(f"not in the model: {_listed(unexpected)}")
+        if problems:
+            problems.append("strict=False restores the others")
     for name, target in targets.items():
         if not isinstance(target, torch.Tensor):
             problems.append(f"{name} is not a tensor but a {type(target).__name__}")
