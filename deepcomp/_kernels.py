@@ -53,6 +53,7 @@ if _choice == "native":
     )
     from ._native.kmeans import *  # noqa: F403
     from ._native.patterns import *  # noqa: F403
+    from ._native.sparse import *  # noqa: F403
 else:
     from ._reference import *  # noqa: F403
     from ._reference_kmeans import *  # noqa: F403

@@ -159,5 +159,36 @@ def scatter_into(gaps, gap_bits, kept, out):
 
 
 def look_up_into(labels, codebook, out):
-    out[:] = codebook[labels]
+    out[: labels.size] = codebook[labels]
+    return 0
+
+
+def decode_sparse_into(
+    data, blocks, gap_bits, gap_table, gap_table_bits, gap_lengths, label_table, label_table_bits,
+    label_lengths, codebook, gaps, labels, kept, isa, out,
+):  # fmt: skip
+    gap_code = gap_table, gap_table_bits, gap_lengths
+    label_code = label_table, label_table_bits, label_lengths
+    first = 0
+    for b, (position, numel, n_kept, n_gaps, n_gap_streams, n_label_streams, *sizes) in enumerate(
+        blocks.tolist()
+    ):
+        status = 0
+        streams = (
+            (gap_code, sizes[:n_gap_streams], gaps[:n_gaps]),
+            (label_code, sizes[4 : 4 + n_label_streams], labels[:n_kept]),
+        )
+        for code, stream_sizes, symbols in streams:
+            if stream_sizes and not status:
+                bitstreams = data[position : position + sum(stream_sizes)]
+                status = decode_into(bitstreams, np.array(stream_sizes), *code, isa, symbols)
+            position += sum(stream_sizes)
+        if not status:
+            look_up_into(labels[:n_kept], codebook, kept)
+            part = out[first : first + numel]
+            status = scatter_into(gaps[:n_gaps], gap_bits, kept[:n_kept], part)
+            status += 2 if status else 0
+        if status:
+            return 8 * b + status
+        first += numel
     return 0

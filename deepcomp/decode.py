@@ -3,10 +3,12 @@
 ``formats/dcz.md``, sections 5 to 7.
 """
 
+import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from itertools import pairwise, starmap
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import cache
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +22,12 @@ from .sections import STORED, Block, Section, read_section
 Patterns = NDArray[np.unsignedinteger]
 Symbols = NDArray[np.uint8]
 
-_WALK_ERRORS = {
-    1: "its gaps do not hold as many kept entries as its directory says",
-    2: "its last gap is an escape",
-    3: "its gaps lead out of the block",
+_ERRORS = {
+    1: "a bitstream ends too early",
+    2: "a bitstream has bits left over at its end",
+    3: "its gaps do not hold as many kept entries as its directory says",
+    4: "its last gap is an escape",
+    5: "its gaps lead out of the block",
 }
 
 
@@ -89,11 +93,22 @@ class TensorDecoder:
         n_blocks = len(self.section.blocks)
         n_threads = min(n_threads, n_blocks)
         bounds = [n_blocks * i // n_threads for i in range(n_threads + 1)]
+        step = self.record.block_numel or self.record.numel
+        # the scratch is made here: in a new thread, its pages would be new as well
+        shares = [
+            (out[first * step : last * step], range(first, last), self._scratch())
+            for first, last in pairwise(bounds)
+        ]
         if n_threads == 1:
-            self._decode_blocks(out, range(n_blocks))
+            self._decode_blocks(*shares[0])
             return
-        with ThreadPoolExecutor(n_threads) as pool:
-            list(pool.map(partial(self._decode_blocks, out), starmap(range, pairwise(bounds))))
+        others = [_threads().submit(self._decode_blocks, *share) for share in shares[1:]]
+        try:
+            self._decode_blocks(*shares[0])
+        finally:
+            wait(others)  # nothing is written any more when this returns
+        for other in others:
+            other.result()
 
     def kept(self) -> tuple[NDArray[np.int64], Patterns]:
         """Return the positions and the patterns of the entries that are not 0 (or -0.0).
@@ -125,18 +140,53 @@ class TensorDecoder:
             self.decode_into(entries)
             yield entries
             return
-        scratch = _Scratch(self.section, self.dtype)
-        for block in self.section.blocks:
+        scratch = self._scratch()
+        for i, block in enumerate(self.section.blocks):
             entries = np.empty(block.numel, self.dtype)
-            self._decode_block(block, entries, scratch)
+            self._decode_blocks(entries, range(i, i + 1), scratch)
             yield entries
 
-    def _decode_blocks(self, out: Patterns, which: range) -> None:
-        step = self.record.block_numel or self.record.numel
-        scratch = _Scratch(self.section, self.dtype)
-        for i in which:
-            block = self.section.blocks[i]
-            self._decode_block(block, out[i * step : i * step + block.numel], scratch)
+    def _scratch(self) -> "_Scratch":
+        return _Scratch(self.section, self.dtype)
+
+    def _decode_blocks(self, out: Patterns, which: range, scratch: "_Scratch") -> None:
+        """Fill `out` with the entries of some blocks."""
+        blocks = [self.section.blocks[i] for i in which]
+        r = self.record
+        if r.layout == "sparse" and r.codebook is not None and not r.zero_signs:
+            self._decode_sparse(out, blocks, scratch)
+            return
+        first = 0
+        for block in blocks:
+            self._decode_block(block, out[first : first + block.numel], scratch)
+            first += block.numel
+
+    def _decode_sparse(self, out: Patterns, blocks: list[Block], scratch: "_Scratch") -> None:
+        """Decode gaps and labels in one call, without the interpreter in between."""
+        table = np.zeros((len(blocks), 14), np.int64)
+        for row, block in zip(table, blocks, strict=True):
+            gap_sizes, label_sizes = block.sizes
+            row[:4] = block.offset, block.numel, block.n_kept, block.n_symbols[0]
+            row[4:6] = len(gap_sizes), len(label_sizes)
+            row[6 : 6 + len(gap_sizes)] = gap_sizes
+            row[10 : 10 + len(label_sizes)] = label_sizes
+        kernel: Any = _kernels.decode_sparse_into
+        codes: list[Any] = []
+        for code, decoder, symbols in zip(
+            self.section.codes, self._decoders, scratch.symbols, strict=True
+        ):
+            if decoder is None:
+                symbols.fill(code.symbol)
+                codes += [np.zeros(1, np.uint32), 0, np.zeros(1, np.uint8)]
+            else:
+                codes += [decoder.table, decoder.table_bits, decoder.code_lengths]
+        status = kernel(
+            self._data, table, self.record.gap_bits, *codes, self.codebook, *scratch.symbols,
+            scratch.kept, _kernels.ISA, out,
+        )  # fmt: skip
+        if status:
+            n, error = blocks[status // 8].numel, status % 8
+            raise DczError(f"a block of {n} entries: {_ERRORS[error]}")
 
     def _decode_block(self, block: Block, out: Patterns, scratch: "_Scratch") -> None:
         streams = self._symbols(block, scratch)
@@ -194,7 +244,7 @@ class TensorDecoder:
     def _scatter(self, gaps: Symbols, kept: Patterns, out: Patterns) -> None:
         status = _kernels.scatter_into(gaps, self.record.gap_bits, kept, out)
         if status:
-            raise DczError(f"a block of {out.size} entries: {_WALK_ERRORS[status]}")
+            raise DczError(f"a block of {out.size} entries: {_ERRORS[status + 2]}")
 
     def _add_signs(self, signs: Symbols, out: Patterns) -> None:
         is_zero = out == 0
@@ -210,10 +260,20 @@ class TensorDecoder:
             raise DczError(f"an entry of a bool tensor is {int(out.max())}")
 
 
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """Return threads that are kept: to start one takes as long as to decode a million entries."""
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="deepcomp")
+
+
+if hasattr(os, "register_at_fork"):  # a forked process has none of them
+    os.register_at_fork(after_in_child=_threads.cache_clear)
+
+
 class _Scratch:
     """Memory for the symbols and kept entries of one block: new pages cost more than decoding."""
 
     def __init__(self, section: Section, dtype: np.dtype[np.unsignedinteger]) -> None:
         most = map(max, zip(*(block.n_symbols for block in section.blocks), strict=True))
-        self.symbols = [np.empty(n, np.uint8) for n in most]
-        self.kept = np.empty(max(block.n_kept for block in section.blocks), dtype)
+        self.symbols = [np.empty(max(n, 1), np.uint8) for n in most]
+        self.kept = np.empty(max(1, *(block.n_kept for block in section.blocks)), dtype)

@@ -301,5 +301,5 @@ def _check_out(record: TensorRecord, out: NDArray[Any], dtype: np.dtype[Any]) ->
             f"tensor {record.name!r}: out is {out.dtype} {list(out.shape)}, "
             f"expected {dtype} {list(record.shape)}"
         )
-    if not out.flags.c_contiguous or not out.flags.writeable:
-        raise ValueError(f"tensor {record.name!r}: out must be C-contiguous and writable")
+    if not out.flags.carray:
+        raise ValueError(f"tensor {record.name!r}: out must be C-contiguous, aligned and writable")

@@ -8,6 +8,7 @@ import pkgutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from hypothesis import strategies as st
 from strategies import densities, generators, pattern_arrays, streams
 
 import deepcomp._native
-from deepcomp import _kernels, _reference, huffman, relindex
+from deepcomp import _kernels, _reference, encode, huffman, relindex
 from deepcomp._native import cpu
+from deepcomp.decode import TensorDecoder
 from deepcomp.records import GAP_BITS, MAX_CODE_LENGTH
 
 ROOT = Path(deepcomp.__file__).parents[1]
@@ -248,6 +250,38 @@ def scatter_into(draw):
     def call(kernel, isa):
         out = np.full(numel, 0xA5, kept.dtype)
         status = kernel(gaps, gap_bits, kept, out)
+        return [np.array(status)] if status else [np.array(status), out]
+
+    return call
+
+
+@case
+@st.composite
+def decode_sparse_into(draw):
+    rng, block_numel = draw(generators()), draw(st.integers(200, 9000))
+    size, itemsize = draw(st.integers(1, 20_000)), draw(st.sampled_from((1, 2, 4, 8)))
+    codebook = np.unique(rng.integers(1, 256, draw(st.integers(1, 40)), f"u{itemsize}"))
+    patterns = np.zeros(size, codebook.dtype)
+    where = rng.random(size) < draw(densities)
+    patterns[where] = rng.choice(codebook, np.count_nonzero(where))
+    codebook = np.unique(patterns[where])
+    weight = encode.Weight("w", {1: "uint8", 2: "float16", 4: "float32", 8: "int64"}[itemsize],
+                           (size,), patterns)  # fmt: skip
+    with mock.patch.object(encode, "MAX_BLOCK_NUMEL", block_numel):
+        kept = encode._find_kept(patterns, (1 << 8 * itemsize) - 1)
+        record, section = encode._write(weight, encode._sparse(kept, codebook))
+    decoder = TensorDecoder(record, memoryview(b"".join(section)))
+    arguments = []
+    with mock.patch.object(_kernels, "decode_sparse_into", lambda *a: arguments.extend(a)):
+        decoder.decode_into(np.empty_like(patterns))
+    data = arguments[0].copy()
+    if draw(st.booleans()):
+        data[rng.integers(data.size)] ^= 1 << int(rng.integers(8))
+
+    def call(kernel, isa):
+        gaps, labels, kept = (a.copy() for a in arguments[-5:-2])
+        out = np.full(size, 0xA5, patterns.dtype)
+        status = kernel(data, *arguments[1:-5], gaps, labels, kept, isa, out)
         return [np.array(status)] if status else [np.array(status), out]
 
     return call

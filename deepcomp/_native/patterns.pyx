@@ -111,15 +111,16 @@ def scatter_into(const uint8_t[::1] gaps, int gap_bits, const pattern_t[::1] kep
     cdef Py_ssize_t n_gaps = gaps.shape[0], n_kept = kept.shape[0], numel = out.shape[0]
     cdef const uint8_t *gaps_data = &gaps[0] if n_gaps else NULL
     cdef const pattern_t *kept_data = &kept[0] if n_kept else NULL
+    cdef pattern_t *out_data = &out[0] if numel else NULL
     with nogil:
         if pattern_t is uint8_t:
-            status = dc_scatter_8(gaps_data, n_gaps, escape, kept_data, n_kept, &out[0], numel)
+            status = dc_scatter_8(gaps_data, n_gaps, escape, kept_data, n_kept, out_data, numel)
         elif pattern_t is uint16_t:
-            status = dc_scatter_16(gaps_data, n_gaps, escape, kept_data, n_kept, &out[0], numel)
+            status = dc_scatter_16(gaps_data, n_gaps, escape, kept_data, n_kept, out_data, numel)
         elif pattern_t is uint32_t:
-            status = dc_scatter_32(gaps_data, n_gaps, escape, kept_data, n_kept, &out[0], numel)
+            status = dc_scatter_32(gaps_data, n_gaps, escape, kept_data, n_kept, out_data, numel)
         else:
-            status = dc_scatter_64(gaps_data, n_gaps, escape, kept_data, n_kept, &out[0], numel)
+            status = dc_scatter_64(gaps_data, n_gaps, escape, kept_data, n_kept, out_data, numel)
     return status
 
 

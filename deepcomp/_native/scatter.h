@@ -73,7 +73,9 @@ static inline int dc_check_walk(const uint8_t *gaps, ptrdiff_t n_gaps, uint8_t e
                 pos += gap + is_kept;                                                         \
             }                                                                                 \
         }                                                                                     \
-        memset(out + pos, 0, (size_t)(numel - pos) * sizeof(*out));                           \
+        if (pos < numel) {                                                                    \
+            memset(out + pos, 0, (size_t)(numel - pos) * sizeof(*out));                       \
+        }                                                                                     \
         return DC_WALK_OK;                                                                    \
     }
 
