@@ -52,8 +52,8 @@ if _choice == "native":
         package_merge_into,
     )
     from ._native.kmeans import *  # noqa: F403
-    from ._native.patterns import *  # noqa: F403
-    from ._native.sparse import *  # noqa: F403
+    from ._native.prune import *  # noqa: F403
+    from ._native.relindex import *  # noqa: F403
 else:
     from ._reference import *  # noqa: F403
     from ._reference_kmeans import *  # noqa: F403

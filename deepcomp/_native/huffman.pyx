@@ -1,4 +1,4 @@
-"""Huffman kernels (huffman.h). Twins with the same names: deepcomp/_reference.py.
+"""Huffman kernels (huffman_encode.h, huffman_decode.h). Twins with the same names: deepcomp/_reference.py.
 
 The callers (deepcomp/huffman.py) check sizes and values; in the debug build a slip still
 ends in an IndexError or an abort.
@@ -6,32 +6,22 @@ ends in an IndexError or an abort.
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-cdef extern from "huffman.h" nogil:
+cdef extern from "huffman_encode.h" nogil:
+    void dc_count_symbols(const uint8_t *, Py_ssize_t, Py_ssize_t, int64_t *)
+    void dc_package_merge(const int64_t *, const uint8_t *, int, int, uint8_t *)
+    Py_ssize_t dc_huffman_encode(const uint8_t *, Py_ssize_t, const uint8_t *, int, uint8_t *, int)
+
+cdef extern from "huffman_decode.h" nogil:
     void dc_huffman_table(const uint8_t *, int, int, uint32_t *)
     int dc_huffman_decode(const uint8_t *, const int64_t *, int, const uint32_t *, int,
                           const uint8_t *, uint8_t *, Py_ssize_t, int)
-    Py_ssize_t dc_huffman_encode(const uint8_t *, Py_ssize_t, const uint8_t *, int, uint8_t *, int)
-    void dc_package_merge(const int64_t *, const uint8_t *, int, int, uint8_t *)
+
 
 
 def count_symbols_into(const uint8_t[:] symbols, int64_t[::1] counts):
     """Add the number of times that each symbol occurs to counts[0..255]."""
-    cdef Py_ssize_t i, n = symbols.shape[0]
-    cdef int64_t partial[4][256]
-    cdef int s
     with nogil:
-        for s in range(256):
-            partial[0][s] = partial[1][s] = partial[2][s] = partial[3][s] = 0
-        # four tables: the same symbol twice in a row need not wait for the first count
-        for i in range(0, n - 3, 4):
-            partial[0][symbols[i]] += 1
-            partial[1][symbols[i + 1]] += 1
-            partial[2][symbols[i + 2]] += 1
-            partial[3][symbols[i + 3]] += 1
-        for i in range(n - n % 4, n):
-            partial[0][symbols[i]] += 1
-        for s in range(256):
-            counts[s] += partial[0][s] + partial[1][s] + partial[2][s] + partial[3][s]
+        dc_count_symbols(&symbols[0], symbols.shape[0], symbols.strides[0], &counts[0])
     return 0
 
 

@@ -9,6 +9,8 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+from deepcomp._native.patterns cimport pattern_t
+
 
 cdef extern from *:
     """
@@ -28,12 +30,6 @@ cdef extern from *:
 
 
 ctypedef fused bits_t:
-    uint32_t
-    uint64_t
-
-ctypedef fused pattern_t:
-    uint8_t
-    uint16_t
     uint32_t
     uint64_t
 
