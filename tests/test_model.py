@@ -227,6 +227,7 @@ def test_to_csr_is_the_matrix_without_its_zeros():
     assert csr.data.all()
 
 
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support is in beta")
 @pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16", "float16"])
 def test_to_torch_gives_sparse_csr(dtype):
     weight = torch.randn(20, 30).to(getattr(torch, dtype))
@@ -339,6 +340,7 @@ def test_models_that_cannot_be_stored_are_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")
 def test_quantized_tensors_are_refused():
     tensor = torch.quantize_per_tensor(torch.ones(2, 2), 0.1, 0, torch.qint8)
     with pytest.raises(ValueError, match=r"'q' has dtype torch\.qint8"):

@@ -20,6 +20,8 @@ cdef extern from "huffman_decode.h" nogil:
 
 def count_symbols_into(const uint8_t[:] symbols, int64_t[::1] counts):
     """Add the number of times that each symbol occurs to counts[0..255]."""
+    if symbols.shape[0] == 0:
+        return 0
     with nogil:
         dc_count_symbols(&symbols[0], symbols.shape[0], symbols.strides[0], &counts[0])
     return 0
