@@ -22,6 +22,8 @@ from .sections import STORED, Block, Section, read_section
 Patterns = NDArray[np.unsignedinteger]
 Symbols = NDArray[np.uint8]
 
+_PARTS_A_THREAD = 6
+
 _ERRORS = {
     1: "a bitstream ends too early",
     2: "a bitstream has bits left over at its end",
@@ -92,19 +94,23 @@ class TensorDecoder:
             return
         n_blocks = len(self.section.blocks)
         n_threads = min(n_threads, n_blocks)
-        bounds = [n_blocks * i // n_threads for i in range(n_threads + 1)]
-        step = self.record.block_numel or self.record.numel
-        # the scratch is made here: in a new thread, its pages would be new as well
-        shares = [
-            (out[first * step : last * step], range(first, last), self._scratch())
-            for first, last in pairwise(bounds)
-        ]
         if n_threads == 1:
-            self._decode_blocks(*shares[0])
+            self._decode_blocks(out, range(n_blocks), self._scratch())
             return
-        others = [_threads().submit(self._decode_blocks, *share) for share in shares[1:]]
+        # more parts than threads, taken as they come: no thread waits long for a slower one
+        n_parts = min(n_blocks, _PARTS_A_THREAD * n_threads)
+        bounds = [n_blocks * i // n_parts for i in range(n_parts + 1)]
+        parts = iter([range(*pair) for pair in pairwise(bounds)])
+        step = self.record.block_numel or self.record.numel
+
+        def work(scratch: _Scratch) -> None:
+            for which in parts:
+                self._decode_blocks(out[which.start * step : which.stop * step], which, scratch)
+
+        # the scratch is made here: in a new thread, its pages would be new as well
+        others = [_threads().submit(work, self._scratch()) for _ in range(n_threads - 1)]
         try:
-            self._decode_blocks(*shares[0])
+            work(self._scratch())
         finally:
             wait(others)  # nothing is written any more when this returns
         for other in others:
