@@ -1,6 +1,7 @@
 """The command line: ``dcz-inspect``."""
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from . import __version__
 from .container import Reader
 from .errors import DczError
-from .report import SORT_KEYS, make_report, to_json, to_text
+from .report import SORT_KEYS, make_report, printable, to_json, to_text
 
 EXIT_DAMAGED = 1
 EXIT_UNREADABLE = 2
@@ -29,6 +30,8 @@ def inspect_main(arguments: Sequence[str] | None = None) -> int:
         Exit status: 0, 1 if ``--verify`` found damage, 2 if the file cannot be read.
     """
     options = _parser().parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # any name can be printed on any terminal
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         reader = Reader(options.file)
         if options.verify:
@@ -88,13 +91,12 @@ def _verify(reader: Reader) -> int:
             tensor.verify()
     except DczError as error:
         return _fail(str(error), EXIT_DAMAGED)
-    print(f"{reader.name}: whole ({len(model)} tensors, {reader.n_pages} pages)")
+    print(f"{printable(reader.name)}: whole ({len(model)} tensors, {reader.n_pages} pages)")
     return 0
 
 
 def _fail(message: str, status: int) -> int:
-    line = " ".join(message.splitlines())
-    print(f"dcz-inspect: {line}", file=sys.stderr)
+    print(f"dcz-inspect: {printable(message)}", file=sys.stderr)
     return status
 
 

@@ -6,6 +6,7 @@
 import contextlib
 import mmap
 import os
+import stat
 import struct
 import zlib
 from collections.abc import Iterable
@@ -112,7 +113,7 @@ class Reader:
             At the first damaged page.
         """
         for page in range(self.n_pages):
-            self._check_page(page, self._tensor_at(page * PAGE))
+            self._check_page(page)
 
     def _tensor_at(self, position: int) -> str | None:
         found = None
@@ -122,11 +123,12 @@ class Reader:
             found = name
         return found
 
-    def _check_page(self, page: int, tensor: str | None) -> None:
+    def _check_page(self, page: int, tensor: str | None = None) -> None:
         start, end = page * PAGE, min((page + 1) * PAGE, self.data_end)
         (expected,) = struct.unpack_from("<I", self._data, self.data_end + 4 * page)
         found = zlib.crc32(self._data[start:end])
         if found != expected:
+            tensor = self._tensor_at(start) if tensor is None else tensor
             where = f"tensor {tensor!r}: " if tensor is not None else ""
             raise self._error(
                 f"{where}the page of bytes {start} to {end} is damaged: "
@@ -181,8 +183,12 @@ class Reader:
 
 
 def _map_file(name: str) -> memoryview:
-    with open(name, "rb") as file:
-        if os.fstat(file.fileno()).st_size == 0:
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a named pipe must not be waited for
+    with open(name, "rb", opener=lambda path, _: os.open(path, flags)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise DczError(f"{name}: not a .dcz file (it is no regular file)")
+        if status.st_size == 0:
             return memoryview(b"")
         return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 

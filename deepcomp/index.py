@@ -1,6 +1,7 @@
 """The index of a ``.dcz`` file: records <-> canonical JSON (``formats/dcz.md``, section 4)."""
 
 import json
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -18,6 +19,7 @@ from .records import (
 )
 
 MAX_INTEGER = (1 << 63) - 1
+_DECODER = json.JSONDecoder()
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ def encode_index(index: Index) -> bytes:
         If a name or the metadata is not text that UTF-8 can hold.
     """
     tensors = [_to_json(name, entry) for name, entry in index.entries.items()]
-    return _canonical({"metadata": dict(index.metadata), "tensors": tensors})
+    text = _canonical({"metadata": dict(index.metadata), "tensors": tensors})
+    return text.encode("utf-8")
 
 
 def decode_index(raw: bytes) -> Index:
@@ -73,35 +76,59 @@ def decode_index(raw: bytes) -> Index:
         If any rule of section 4 is broken.
     """
     try:
-        document = json.loads(raw.decode("utf-8"))
-        is_canonical = _canonical(document) == raw
-    except (ValueError, RecursionError) as error:
-        raise DczError(f"the index is not JSON: {error}") from None
-    if not is_canonical:
-        raise DczError("the index is not canonical JSON (sorted keys, none twice, no white space)")
-    _expect_keys(document, {"metadata", "tensors"}, "the index")
-    metadata, tensors = document["metadata"], document["tensors"]
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DczError(f"the index is not UTF-8: {error}") from None
+    metadata, position = _parse(text, _expect(text, 0, '{"metadata":'))
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise DczError("index: metadata is not an object of strings")
-    if not isinstance(tensors, list):
-        raise DczError("index: tensors is not an array")
+    position = _expect(text, position, ',"tensors":[')
     entries: dict[str, TensorRecord | str] = {}
-    for item in tensors:
+    while text[position : position + 1] != "]":
+        if entries:
+            position = _expect(text, position, ",")
+        # one by one: a file of nonsense is refused at its first tensor, not when all is in memory
+        item, position = _parse(text, position)
         name = item.get("name") if isinstance(item, dict) else None
         if not isinstance(name, str):
-            raise DczError(f"index: a tensor has no name: {str(item)[:80]}")
+            raise DczError(f"index: a tensor has no name: {_short(item)}")
         if name in entries:
-            raise DczError(f"index: tensor {name!r} is there twice")
+            raise DczError(f"index: tensor {_short(name)} is there twice")
         try:
             entries[name] = _from_json(item, entries)
         except DczError as error:
-            raise DczError(f"index: tensor {name!r}: {error}") from None
+            raise DczError(f"index: tensor {_short(name)}: {error}") from None
+    if _expect(text, position, "]}") != len(text):
+        raise DczError("index: something follows its end")
     return Index(metadata, entries)
 
 
-def _canonical(document: Any) -> bytes:
-    text = json.dumps(document, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
-    return text.encode("utf-8")
+def _expect(text: str, position: int, token: str) -> int:
+    if not text.startswith(token, position):
+        found = _short(text[position : position + len(token)])
+        raise DczError(f"index: expected {token} at character {position}, found {found}")
+    return position + len(token)
+
+
+def _parse(text: str, position: int) -> tuple[Any, int]:
+    """Parse one value, and check that it is in canonical form."""
+    try:
+        value, end = _DECODER.raw_decode(text, position)
+        is_canonical = text[position:end] == _canonical(value)
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise DczError(f"the index is not JSON: {error}") from None
+    if not is_canonical:
+        raise DczError("the index is not canonical JSON (sorted keys, none twice, no white space)")
+    return value, end
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message: in one short line, and harmless to a terminal."""
+    return reprlib.repr(value)
 
 
 def _to_json(name: str, entry: TensorRecord | str) -> dict[str, Any]:
@@ -128,22 +155,22 @@ def _from_json(item: dict[str, Any], earlier: Mapping[str, TensorRecord | str]) 
         _expect_keys(item, {"name", "alias"}, "an alias")
         target = item["alias"]
         if not isinstance(target, str) or not isinstance(earlier.get(target), TensorRecord):
-            raise DczError(f"alias of {target!r}, which is no tensor stored before it")
+            raise DczError(f"alias of {_short(target)}, which is no tensor stored before it")
         return target
     layout = item.get("layout")
     if layout not in ("raw", "dense", "sparse"):
-        raise DczError(f"layout {layout!r}: expected 'raw', 'dense' or 'sparse'")
+        raise DczError(f"layout {_short(layout)}: expected 'raw', 'dense' or 'sparse'")
     dtype = item.get("dtype")
     if not isinstance(dtype, str) or dtype not in ITEMSIZE:
-        raise DczError(f"unknown dtype {dtype!r}")
+        raise DczError(f"unknown dtype {_short(dtype)}")
     shape = item.get("shape")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
-        raise DczError(f"shape {str(shape)[:80]}: expected at most {MAX_DIMENSIONS} dimensions")
+        raise DczError(f"shape {_short(shape)}: expected at most {MAX_DIMENSIONS} dimensions")
     for extent in shape:
         _check_integer(extent, "an extent of the shape", 0, MAX_INTEGER)
     numel = prod(shape)
-    if numel * ITEMSIZE[dtype] > MAX_INTEGER:
-        raise DczError(f"shape {shape}: {numel} entries are more than a file can hold")
+    if prod(extent or 1 for extent in shape) * ITEMSIZE[dtype] > MAX_INTEGER:
+        raise DczError(f"shape {_short(shape)}: more entries than an array can have")
     if layout == "raw":
         _expect_keys(item, {"name", "dtype", "shape", "layout"}, "a raw tensor")
         return TensorRecord(item["name"], dtype, tuple(shape), layout, numel * ITEMSIZE[dtype])
@@ -189,11 +216,11 @@ def _coded_record(
 
 def _check_integer(value: Any, what: str, low: int, high: int) -> int:
     if type(value) is not int or not low <= value <= high:
-        raise DczError(f"{what} is {str(value)[:40]}: expected an integer from {low} to {high}")
+        raise DczError(f"{what} is {_short(value)}: expected an integer from {low} to {high}")
     return value
 
 
 def _expect_keys(item: Any, expected: set[str], what: str) -> None:
     if not isinstance(item, dict) or item.keys() != expected:
         found = sorted(item) if isinstance(item, dict) else type(item).__name__
-        raise DczError(f"{what} has the keys {str(found)[:120]}: expected {sorted(expected)}")
+        raise DczError(f"{what} has the keys {_short(found)}: expected {sorted(expected)}")

@@ -280,6 +280,10 @@ def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> Co
     >>> deepcomp.load("formats/vectors/valid/tied_weights.dcz")  # doctest: +SKIP
     <CompressedModel of 2 tensors, 48 of 48 bytes>
     """
+    if max_dense_bytes is not None and (
+        isinstance(max_dense_bytes, bool) or not isinstance(max_dense_bytes, int)
+    ):
+        raise ValueError(f"max_dense_bytes is {max_dense_bytes!r}: expected an integer or None")
     reader = Reader(path)
     records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
     dense_nbytes = sum(r.dense_nbytes for r in records)

@@ -248,6 +248,17 @@ def to_text(report: Report, sort: str = "file", pattern: str = "*") -> str:
     return f"{text}\n\n{_table(['part', 'bytes', '%'], parts, n_left=1)}\n\ndense: {dense}"
 
 
+def printable(text: str) -> str:
+    """Return a text from a file without anything that a terminal would obey.
+
+    Examples
+    --------
+    >>> printable("a\\x1b[2J")
+    'a\\\\x1b[2J'
+    """
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
+
+
 def _sort(rows: list[Row], key: str) -> None:
     if key == "name":
         rows.sort(key=lambda row: row.name)
@@ -260,10 +271,10 @@ def _cells(row: Row) -> list[str]:
     def number(value: float | None, form: str = ".1f") -> str:
         return "-" if value is None else format(value, form)
 
-    layout = row.layout if row.tied_to is None else f"= {row.tied_to}"
+    layout = row.layout if row.tied_to is None else f"= {printable(row.tied_to)}"
     kept = None if row.kept is None else 100 * row.kept
     return [
-        row.name.encode("unicode_escape").decode() if not row.name.isprintable() else row.name,
+        printable(row.name),
         "x".join(map(str, row.shape)) or "scalar",
         row.dtype,
         layout,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from .decode import Patterns
 
 
+_MAX_EMPTY_ROWS = 1 << 20  # of a tensor without entries, which costs the file nothing
+
+
 class CSR(NamedTuple):
     """A matrix in compressed sparse row form, as SciPy names its parts.
 
@@ -253,6 +256,8 @@ class CompressedTensor:
 
         rows = self.shape[0] if self.shape else 1
         shape = (rows, self.record.numel // rows if rows else 0)
+        if rows > max(self.record.numel, _MAX_EMPTY_ROWS):
+            raise DczError(f"tensor {self.name!r}: {rows} empty rows are too many for CSR")
         if self.record.numel == 0:
             indptr = np.zeros(rows + 1, np.int64)
             return CSR(np.empty(0, _numpy_dtype(self.dtype)), indptr[:0], indptr, shape)

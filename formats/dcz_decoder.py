@@ -54,8 +54,7 @@ def read_container(data: bytes) -> tuple[int, dict[str, str], list[dict]]:
     for page, (crc,) in enumerate(struct.iter_unpack("<I", data[data_end:index_start])):
         found = zlib.crc32(data[65536 * page : min(65536 * (page + 1), data_end)])
         check(found == crc, f"2: the CRC-32 of page {page} must be {crc:#x}", hex(found))
-    most = min(2**28, 128 * nbytes)
-    check(raw_nbytes <= most, f"3: index_raw_nbytes is at most {most}", raw_nbytes)
+    check(raw_nbytes <= min(2**28, 128 * nbytes), "3: index_raw_nbytes: limits", raw_nbytes)
     return data_end, *read_index(data[index_start:-24], raw_nbytes)
 
 
@@ -109,7 +108,7 @@ class SectionDecoder:
             check(holds, f"4: {what} is an integer from {low} to {high}", value)
         self.itemsize, self.numel, self.nnz = ITEMSIZES[dtype], prod(shape), item.get("nnz", 0)
         self.raw_nbytes = self.numel * self.itemsize
-        check(self.raw_nbytes <= MAX_INTEGER, "4: numel * itemsize is at most 2^63 - 1", shape)
+        check(prod(n or 1 for n in shape) < 2**63 // self.itemsize, "4: shape: to 2^63 - 1", shape)
         self.nbytes, self.n_codebook = item.get("nbytes", self.raw_nbytes), item.get("codebook")
         self.block_numel, self.signs = item.get("block_numel", self.numel), item.get("zero_signs")
         signs_hold = "zero_signs" not in item or (self.signs is True and "float" in dtype)

@@ -133,7 +133,8 @@ def decode_sparse_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, in
     cdef Py_ssize_t b, i, first = 0, n_kept, n_gaps, numel
     cdef uint8_t escape = <uint8_t>((1 << gap_bits) - 1)
     cdef const uint8_t *position
-    cdef int status = 0, n_bitstreams
+    cdef int n_bitstreams
+    cdef int64_t status = 0
     with nogil:
         for b in range(blocks.shape[0]):
             numel, n_kept, n_gaps = blocks[b, NUMEL], blocks[b, N_KEPT], blocks[b, N_GAPS]
@@ -167,7 +168,7 @@ def decode_sparse_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, in
                                            &out[first], numel)
                 status = status + 2 if status else 0
             if status:
-                status += 8 * <int>b
+                status += 8 * b
                 break
             first += numel
     return status

@@ -439,7 +439,7 @@ def add_shapes_and_blocks(add: Callable[..., None]) -> None:
     """Shapes, blocks and pages."""
     add("empty_model")
     add("empty_tensor", raw("e", "float32", [0], []), raw("f", "bool", [3, 0, 2], []))
-    add("empty_tensor_huge_sizes", raw("e", "float64", [2**63 - 1, 0, 2**63 - 1], []))
+    add("empty_tensor_huge_sizes", raw("e", "float64", [2**60 - 1, 0, 1], []))
     add("scalar_raw", raw("s", "float64", [], [0x400921FB54442D18]))
     add("scalar_dense_codebook", packed("float32", [0x3F800000], shape=[], codebook=True))
     add("scalar_dense_planes", packed("int64", [2**64 - 2], shape=[]))
@@ -689,6 +689,8 @@ def break_container(add: Add) -> None:
     add("data_end_2_64", "2", file_of([], data_end=2**64 - 1))
     add("index_nbytes_too_small", "2", file_of(tensors, index_nbytes=10))
     add("index_nbytes_too_large", "2", file_of(tensors, index_nbytes=2**32 - 1))
+    too_large = raw("e", "float64", [2**60, 0], [])
+    add("shape_without_its_zero_too_large", "4", file_of([too_large]))
     add("index_raw_nbytes_above_2_28", "3", file_of(tensors, index_raw_nbytes=2**28 + 1))
     add("page_checksum_wrong", "2", file_of(tensors, edit_checksums=lambda c: [c[0] ^ 1]))
     add("page_checksum_zero", "2", file_of(tensors, edit_checksums=lambda c: [0]))
