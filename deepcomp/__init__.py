@@ -12,10 +12,12 @@ _HOMES = {
     "CompressedModel": "model",
     "CompressedTensor": "tensor",
     "DczError": "errors",
+    "Pruner": "nn.pruner",
     "UnsupportedVersionError": "errors",
     "compress": "model",
     "load": "model",
     "save": "model",
+    "share_weights": "nn.shared",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from .model import compress as compress
     from .model import load as load
     from .model import save as save
+    from .nn.pruner import Pruner as Pruner
+    from .nn.shared import share_weights as share_weights
     from .tensor import CompressedTensor as CompressedTensor
 
 

@@ -30,6 +30,8 @@ class Source:
         Equal for tensors that are the same memory.
     fetch : callable
         Returns the entries as a contiguous array of patterns, shape (numel,).
+    is_shared : bool
+        Whether `deepcomp.share_weights` gave it its codebook.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Source:
     shape: tuple[int, ...]
     identity: tuple[Any, ...]
     fetch: Callable[[], Patterns]
+    is_shared: bool = False
 
     @property
     def is_float(self) -> bool:
@@ -87,7 +90,7 @@ def sources(model: Any) -> dict[str, Source | str]:
 
 
 def _folded(model: Mapping[str, Any]) -> list[Source]:
-    """Turn ``x_orig`` and ``x_mask`` into ``x``; all others stay as they are."""
+    """Turn ``x_orig`` and ``x_mask`` into ``x``, and codebooks with their labels into weights."""
     result = []
     for name in model:
         if not isinstance(name, str):
@@ -99,9 +102,27 @@ def _folded(model: Mapping[str, Any]) -> list[Source]:
             result.append(_masked(base, _source(name, model[name]), model[f"{base}_mask"]))
         elif name.endswith("_mask") and name.removesuffix("_mask") + "_orig" in model:
             continue
+        elif name.endswith(".original0") and _is_shared(name.removesuffix("original0"), model):
+            result.append(_shared(name.removesuffix("original0"), model))
+        elif ".0." in name and _is_shared(name.rpartition("0.")[0], model):
+            continue
         else:
             result.append(_source(name, model[name]))
     return result
+
+
+def _is_shared(prefix: str, model: Mapping[str, Any]) -> bool:
+    """Whether names with this prefix are what `share_weights` made of a weight."""
+    is_one = "parametrizations." in prefix and f"{prefix}original0" in model
+    return is_one and f"{prefix}0.labels" in model
+
+
+def _shared(prefix: str, model: Mapping[str, Any]) -> Source:
+    from .nn.shared import shared_source
+
+    module, _, weight = prefix.rpartition("parametrizations.")
+    parts = (model.get(prefix + name) for name in ("original0", "0.labels", "0.levels"))
+    return shared_source(f"{module}{weight.removesuffix('.')}", *parts)
 
 
 def _masked(name: str, original: Source, mask: Any) -> Source:

@@ -5,7 +5,6 @@ Han, Mao, Dally, "Deep Compression", ICLR 2016.
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,9 +13,8 @@ from . import _kernels, prune, sharing
 from .arrays import Source
 from .encode import Patterns, Weight, encode_tensor
 from .records import ITEMSIZE, MAX_CODEBOOK, TensorRecord
-from .rules import assign
+from .rules import Rule, assign, check_bits, check_number, pruning_rule
 
-Rule = float | Mapping[str, float] | None
 Encoded = tuple[TensorRecord, list[bytes | memoryview]]
 
 
@@ -43,18 +41,15 @@ def encode_model(
     -------
     iterator of (TensorRecord, list of bytes)
     """
-    bits_of = assign("bits", bits, tensors, _check_bits)
-    rules = {"sparsity": sparsity, "threshold": threshold, "std": std}
-    given = {what: rule for what, rule in rules.items() if rule is not None}
-    if len(given) > 1:
-        raise ValueError(f"{' and '.join(given)} were given: at most one of them can be")
-    if scope not in ("layer", "global"):
-        raise ValueError(f"scope is {scope!r}: expected 'layer' or 'global'")
-    what, rule = given.popitem() if given else ("threshold", None)
-    numbers = assign(what, rule, tensors, _check_number)
+    bits_of = assign("bits", bits, tensors, check_bits)
+    for tensor in tensors:
+        if tensor.is_shared:  # by share_weights: its codebook stays as it is
+            bits_of.pop(tensor.name, None)
+    what, rule = pruning_rule(sparsity, threshold, std, scope)
+    numbers = assign(what, rule, tensors, check_number)
     for tensor in tensors:
         if tensor.name in bits_of or tensor.name in numbers:
-            _check_finite(tensor.weight())
+            check_finite(tensor.weight())
     cuts = _cuts(tensors, what, numbers, scope)
     return (_encode(t, cuts.get(t.name), bits_of.get(t.name)) for t in tensors)
 
@@ -93,8 +88,7 @@ def share(patterns: Patterns, dtype: str, bits: int) -> None:
     kept = patterns if where.all() else patterns[where]
     n_values = min(1 << bits, MAX_CODEBOOK - (kept.size < patterns.size))
     values = to_values(kept, dtype)
-    codebook = _to_patterns(sharing.fit_codebook(values, n_values), dtype)
-    codebook = codebook[np.argsort(to_values(codebook, dtype))]
+    codebook = to_patterns(sharing.fit_codebook(values, n_values), dtype)
     labels = sharing.nearest_labels(values, to_values(codebook, dtype).astype(np.float64))
     _kernels.look_up_into(labels, codebook, kept)
     if kept is not patterns:
@@ -115,8 +109,14 @@ def to_values(patterns: Patterns, dtype: str) -> NDArray[np.floating]:
     return values.astype(np.float32) if dtype == "float16" else values
 
 
-def _to_patterns(values: NDArray[np.float64], dtype: str) -> Patterns:
-    """Round float64 to a dtype; return the distinct patterns, -0.0 as +0.0."""
+def to_patterns(values: NDArray[np.float64], dtype: str) -> Patterns:
+    """Round float64 to a float dtype; return the distinct patterns by rising value.
+
+    Examples
+    --------
+    >>> to_patterns(np.array([2.0, 1.0, 1.0]), "bfloat16")
+    array([16256, 16384], dtype=uint16)
+    """
     if dtype == "bfloat16":
         wide = values.astype(np.float32).view(np.uint32).astype(np.uint64)
         wide += 0x7FFF + (wide >> np.uint64(16) & np.uint64(1))  # to nearest, ties to even
@@ -124,10 +124,12 @@ def _to_patterns(values: NDArray[np.float64], dtype: str) -> Patterns:
     else:
         patterns = values.astype(dtype).view(f"<u{ITEMSIZE[dtype]}")
     mask = patterns.dtype.type(prune.magnitude_mask(patterns.itemsize))
-    return np.unique(np.where(patterns & mask, patterns, 0).astype(patterns.dtype))
+    patterns = np.unique(np.where(patterns & mask, patterns, 0).astype(patterns.dtype))  # no -0.0
+    return patterns[np.argsort(to_values(patterns, dtype))]
 
 
-def _check_finite(weight: Weight) -> None:
+def check_finite(weight: Weight) -> None:
+    """Raise ValueError if a float tensor has entries that are not finite."""
     infinity = prune.threshold_pattern(math.inf, weight.dtype)
     largest = prune.largest_magnitude(weight.patterns)
     if largest >= infinity:
@@ -135,21 +137,6 @@ def _check_finite(weight: Weight) -> None:
             f"tensor {weight.name!r} has NaN or infinite entries: it cannot be pruned or shared "
             "(bits=None without pruning stores it exactly)"
         )
-
-
-def _check_bits(what: str, name: str, value: Any) -> None:
-    is_integer = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_integer or not 1 <= value <= 8:
-        raise ValueError(f"{what} of {name!r} is {value!r}: expected an integer from 1 to 8")
-
-
-def _check_number(what: str, name: str, value: Any) -> None:
-    is_number = isinstance(value, int | float | np.integer | np.floating)
-    largest = 1.0 if what == "sparsity" else float(np.finfo(np.float64).max)
-    in_range = is_number and not isinstance(value, bool) and 0 <= value <= largest
-    if not in_range or (what == "sparsity" and value == 1):
-        expected = "in [0, 1)" if what == "sparsity" else "finite and not negative"
-        raise ValueError(f"{what} of {name!r} is {value!r}: expected a number {expected}")
 
 
 def _cuts(

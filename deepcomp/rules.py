@@ -1,12 +1,15 @@
-"""Which setting each tensor gets: one number for all weights, or a mapping of patterns."""
+"""Settings: which are possible, and which one each tensor gets."""
 
+import numbers
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from .arrays import Source
 
-T = TypeVar("T", int, float)
+T = TypeVar("T")
+Rule = float | Mapping[str, float] | None
 
 
 def assign(
@@ -63,3 +66,31 @@ def assign(
 def _matches(name: str, pattern: str) -> bool:
     module = name.rpartition(".")[0]
     return fnmatchcase(name, pattern) or (module != "" and fnmatchcase(module, pattern))
+
+
+def pruning_rule(sparsity: Rule, threshold: Rule, std: Rule, scope: str) -> tuple[str, Rule]:
+    """Return the name and the value of the one rule that was given; its value may be None."""
+    rules = {"sparsity": sparsity, "threshold": threshold, "std": std}
+    given = {what: rule for what, rule in rules.items() if rule is not None}
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} were given: at most one of them can be")
+    if scope not in ("layer", "global"):
+        raise ValueError(f"scope is {scope!r}: expected 'layer' or 'global'")
+    return given.popitem() if given else ("threshold", None)
+
+
+def check_bits(what: str, name: str, value: Any) -> None:
+    """Raise ValueError if a number of bits is not possible."""
+    is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not is_integer or not 1 <= value <= 8:
+        raise ValueError(f"{what} of {name!r} is {value!r}: expected an integer from 1 to 8")
+
+
+def check_number(what: str, name: str, value: Any) -> None:
+    """Raise ValueError if a sparsity, threshold or std is not possible."""
+    is_number = isinstance(value, numbers.Real)
+    largest = 1.0 if what == "sparsity" else sys.float_info.max
+    in_range = is_number and not isinstance(value, bool) and 0 <= value <= largest
+    if not in_range or (what == "sparsity" and value == 1):
+        expected = "in [0, 1)" if what == "sparsity" else "finite and not negative"
+        raise ValueError(f"{what} of {name!r} is {value!r}: expected a number {expected}")

@@ -31,12 +31,20 @@ ALLOWED = {
     "encode": ({"_kernels", "records", "sections", "huffman", "relindex", "sharing"}, True),
     "decode": ({"_kernels", "records", "sections", "errors", "huffman"}, True),
     "arrays": ({"records", "encode", "decode"}, True),
+    "codebooks": ({"sharing"}, True),
     "rules": ({"arrays"}, False),
     "pipeline": ({"_kernels", "arrays", "encode", "prune", "records", "rules", "sharing"}, True),
     "tensor": ({"errors", "records", "sections"}, False),
     "model": ({"container", "errors", "records", "tensor"}, False),
     "cli": ({"", "container", "errors", "report"}, False),
     "nn.convert": ({"arrays", "decode", "records"}, True),
+    "nn.criteria": (set(), False),
+    "nn.schedules": (set(), False),
+    "nn.pruner": ({"rules", "nn.convert", "nn.criteria", "nn.schedules"}, False),
+    "nn.shared": (
+        {"arrays", "codebooks", "decode", "pipeline", "prune", "rules", "sharing", "nn.convert"},
+        True,
+    ),
     "nn.model": ({"nn.convert"}, False),
 }
 

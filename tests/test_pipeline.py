@@ -339,7 +339,7 @@ def test_to_values_is_exact(dtype):
 
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False))
 def test_means_are_rounded_to_the_nearest_bfloat16(value):
-    [pattern] = pipeline._to_patterns(np.array([value]), "bfloat16")
+    [pattern] = pipeline.to_patterns(np.array([value]), "bfloat16")
     around = pattern + np.array([-1, 0, 1]).astype(np.uint16)
     below, got, above = to_float64(around, "bfloat16")
     for other in (below, above):
@@ -351,7 +351,7 @@ def test_means_are_rounded_to_the_nearest_bfloat16(value):
 
 def test_means_halfway_between_two_bfloat16_are_rounded_to_even():
     wide = np.array([0x3F808000, 0x3F818000, 0x3F828000, 0x3F828001], np.uint32)
-    patterns = pipeline._to_patterns(wide.view(np.float32).astype(np.float64), "bfloat16")
+    patterns = pipeline.to_patterns(wide.view(np.float32).astype(np.float64), "bfloat16")
     assert patterns.tolist() == [0x3F80, 0x3F82, 0x3F83]
 
 

@@ -42,6 +42,15 @@ def torch_source(name: str, tensor: torch.Tensor) -> Source:
     return Source(name, dtype, tuple(tensor.shape), identity, lambda: _patterns(tensor))
 
 
+def float_parameters(model: torch.nn.Module) -> list[Source]:
+    """List the float parameters of a model, tied ones once, by their first name."""
+    return [
+        torch_source(name, parameter)
+        for name, parameter in model.named_parameters()
+        if parameter.is_floating_point()
+    ]
+
+
 def _patterns(tensor: torch.Tensor) -> Patterns:
     return flat_patterns(tensor.detach().cpu().contiguous())
 

@@ -1,0 +1,266 @@
+"""Weight sharing that is trained: each weight becomes a codebook and fixed labels.
+
+Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+
+from .. import codebooks, sharing
+from ..arrays import Source
+from ..decode import Patterns
+from ..pipeline import check_finite, to_patterns, to_values
+from ..prune import magnitude_mask
+from ..rules import assign, check_bits
+from ..sharing import Labels
+from .convert import DTYPES, float_parameters, torch_source
+
+INITIAL = {
+    "kmeans": sharing.fit_codebook,
+    "linear": codebooks.linear_codebook,
+    "density": codebooks.density_codebook,
+}
+_REPLACED = "_deepcomp_replaced"
+
+
+class SharedWeight(nn.Module):
+    """The parametrization that `share_weights` registers: codebook and labels -> weight.
+
+    Parameters
+    ----------
+    labels : Tensor of uint8, shape of the weight
+        0 where the weight is pruned; i + 1 for entry i of the codebook.
+    codebook : Tensor, shape (m,)
+        The shared values; those of a grid are ``scale * levels``.
+    levels : Tensor, shape (m,), optional
+        Of a uniform grid; then `codebook` is the scale, shape (1,).
+    """
+
+    def __init__(self, labels: Tensor, codebook: Tensor, levels: Tensor | None = None) -> None:
+        super().__init__()
+        self.register_buffer("labels", labels)
+        self.register_buffer("levels", levels)
+        self._initial: Tensor | None = codebook
+
+    def forward(self, codebook: Tensor) -> Tensor:
+        """Look up the weight."""
+        return shared_weight(codebook, self.labels, self.levels)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor]:
+        """Return the codebook when it is registered; other weights cannot be assigned."""
+        if self._initial is None:
+            raise RuntimeError(
+                "this weight is shared: train or set its codebook, or make it ordinary again "
+                "with torch.nn.utils.parametrize.remove_parametrizations"
+            )
+        codebook, self._initial = self._initial, None
+        return (codebook,)
+
+
+class _LookUp(torch.autograd.Function):
+    """Look up values by labels; the gradient of a value is the sum over its weights.
+
+    Equation 3 of the paper. The sum is of float64: a codebook entry may stand for millions.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, labels: Tensor) -> Tensor:
+        ctx.save_for_backward(labels)
+        ctx.n_values = values.numel()
+        return values.index_select(0, labels.flatten().int()).view(labels.shape)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (labels,) = ctx.saved_tensors
+        sums = torch.zeros(ctx.n_values, dtype=torch.float64, device=gradient.device)
+        sums.index_add_(0, labels.flatten().int(), gradient.flatten().double())
+        return sums.to(gradient.dtype), None
+
+
+def shared_weight(codebook: Tensor, labels: Tensor, levels: Tensor | None) -> Tensor:
+    """Compute the weight that `SharedWeight` stands for.
+
+    Examples
+    --------
+    >>> labels = torch.tensor([[0, 2], [1, 2]], dtype=torch.uint8)
+    >>> shared_weight(torch.tensor([-1.0, 0.5]), labels, None)
+    tensor([[ 0.0000,  0.5000],
+            [-1.0000,  0.5000]])
+    """
+    values = codebook if levels is None else codebook * levels
+    return _LookUp.apply(torch.cat((values.new_zeros(1), values)), labels)
+
+
+def shared_source(name: str, codebook: Tensor, labels: Tensor, levels: Tensor | None) -> Source:
+    """Present the parts of a shared weight, of a state_dict, as the weight."""
+    one = torch_source(name, codebook)
+    if labels.dtype != torch.uint8:
+        raise ValueError(f"tensor {name!r} has labels of {labels.dtype}: expected torch.uint8")
+
+    def fetch() -> Patterns:
+        with torch.no_grad():
+            return torch_source(name, shared_weight(codebook, labels, levels)).fetch()
+
+    identity = (one.identity, tuple(labels.shape))  # tied weights share their codebook
+    return Source(name, one.dtype, tuple(labels.shape), identity, fetch, is_shared=True)
+
+
+def share_weights(
+    model: nn.Module,
+    bits: int | Mapping[str, int] = 5,
+    init: str = "kmeans",
+    grid: str | None = None,
+) -> nn.Module:
+    """Turn each weight into a trainable codebook and fixed labels, in place.
+
+    Weights that are zero stay zero. The codebooks are new parameters: make the optimizer after
+    this, from ``model.parameters()``. `deepcomp.compress` takes the model as it is, and
+    ``torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")`` makes a weight
+    ordinary again.
+
+    Parameters
+    ----------
+    model : nn.Module
+        On any device; pruned before.
+    bits : int or mapping of str to int, default 5
+        1 to 8: up to ``2**bits`` values besides zero (255 at 8 bits), for all float parameters of
+        two or more dimensions, or by patterns of names as of `deepcomp.compress`. A weight that
+        has so few values already keeps exactly those.
+    init : {"kmeans", "linear", "density"}, default "kmeans"
+        How the codebook is found: the optimum of k-means, or Lloyd's iterations from values that
+        are equally spaced, or that stand for equally many weights.
+    grid : {None, "uniform"}, optional
+        "uniform": the values are ``scale * {-n .. -1, 1 .. n}`` with ``2 * n = 2**bits``, and only
+        the scale is trained. With one bit, weights are ``-scale`` or ``scale``.
+
+    Returns
+    -------
+    nn.Module
+        The same model.
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, a pattern matches nothing, there is nothing to share, or a
+        weight is not finite or cannot be parametrized; the model is not changed then.
+
+    References
+    ----------
+    Han, Mao, Dally, "Deep Compression", ICLR 2016, sections 3.1 to 3.3.
+
+    Examples
+    --------
+    >>> import deepcomp, torch
+    >>> model = deepcomp.share_weights(torch.nn.Linear(20, 10), bits=2)
+    >>> model.weight.unique().numel()
+    4
+    >>> [tuple(p.shape) for p in model.parameters()]
+    [(10,), (4,)]
+    >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    """
+    if init not in INITIAL:
+        raise ValueError(f"init is {init!r}: expected one of {', '.join(INITIAL)}")
+    if grid not in (None, "uniform"):
+        raise ValueError(f"grid is {grid!r}: expected None or 'uniform'")
+    sources = [source for source in float_parameters(model) if 0 not in source.shape]
+    if not any(source.is_weight for source in sources) and not isinstance(bits, Mapping):
+        raise ValueError(
+            f"{type(model).__name__} has no weight to share: no float parameter of two or more "
+            "dimensions that is not shared already"
+        )
+    bits_of = assign("bits", bits, sources, check_bits)
+    chosen = [source for source in sources if source.name in bits_of]
+    places = _places(model, [source.name for source in chosen])
+    for source in chosen:
+        check_finite(source.weight())
+    made = [_shared(source, bits_of[source.name], init, grid) for source in chosen]
+    for where, parts in zip(places, made, strict=True):
+        _register(where, parts)
+    return model
+
+
+def _shared(source: Source, bits: int, init: str, grid: str | None) -> tuple[Tensor, ...]:
+    """Return the labels and the codebook of a weight, or its labels, scale and levels."""
+    patterns, dtype = source.fetch(), source.dtype
+    is_kept = patterns & patterns.dtype.type(magnitude_mask(patterns.itemsize)) != 0
+    labels = np.zeros(source.shape, np.uint8)
+    levels = []
+    if not is_kept.any():
+        codebook = patterns[:0]
+    elif grid == "uniform":
+        values = to_values(patterns[is_kept], dtype)
+        numbers = codebooks.grid_levels(1 << bits)
+        codebook = to_patterns(np.array([codebooks.grid_scale(values, 1 << bits)]), dtype)
+        grid_values = to_values(codebook, dtype).astype(np.float64) * numbers
+        labels.reshape(-1)[is_kept] = sharing.nearest_labels(values, grid_values) + 1
+        levels = [torch.from_numpy(numbers).to(DTYPES[dtype])]
+    else:
+        codebook, kept_labels = _clustered(patterns[is_kept], dtype, min(1 << bits, 255), init)
+        labels.reshape(-1)[is_kept] = kept_labels + 1
+    values_of = torch.from_numpy(codebook.copy()).view(DTYPES[dtype])
+    return (torch.from_numpy(labels), values_of, *levels)
+
+
+def _clustered(kept: Patterns, dtype: str, n_values: int, init: str) -> tuple[Patterns, Labels]:
+    """Return the codebook by rising value, and the label of each kept entry."""
+    distinct = sharing.distinct_patterns(kept, n_values)
+    if distinct is not None:
+        order = np.argsort(to_values(distinct, dtype))
+        rank = np.argsort(order).astype(np.uint8)
+        return distinct[order], rank[sharing.pattern_labels(kept, distinct)]
+    values = to_values(kept, dtype)
+    codebook = to_patterns(INITIAL[init](values, n_values), dtype)
+    return codebook, sharing.nearest_labels(values, to_values(codebook, dtype))
+
+
+def _places(model: nn.Module, names: list[str]) -> list[list[tuple[nn.Module, str]]]:
+    """Return for each parameter the modules that have it, and what they call it."""
+    wanted = {id(model.get_parameter(name)): i for i, name in enumerate(names)}
+    places: list[list[tuple[nn.Module, str]]] = [[] for _ in names]
+    for module in model.modules():
+        for own_name, parameter in module._parameters.items():
+            i = wanted.get(id(parameter))
+            if i is None:
+                continue
+            if isinstance(module, nn.RNNBase) or parametrize.is_parametrized(module, own_name):
+                raise ValueError(
+                    f"{names[i]!r} cannot be shared: a {type(module).__name__} does not let its "
+                    "weights be parametrized (leave it out: give its pattern the bits None)"
+                )
+            places[i].append((module, own_name))
+    return places
+
+
+def _register(places: list[tuple[nn.Module, str]], parts: tuple[Tensor, ...]) -> None:
+    """Register the parametrization in all modules that have the weight: one codebook for all."""
+    old = getattr(*places[0])
+    labels, codebook, *levels = (part.to(old.device) for part in parts)
+    first = None
+    for module, name in places:
+        shared = SharedWeight(labels, codebook, *levels)
+        parametrize.register_parametrization(module, name, shared, unsafe=True)
+        own = module.parametrizations[name]
+        if first is None:
+            first = own.original0
+        own.original0 = first
+    setattr(old, _REPLACED, True)
+
+
+def _refuse_replaced(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+    """Raise RuntimeError where an optimizer still has weights that were replaced."""
+    for group in optimizer.param_groups:
+        if any(hasattr(parameter, _REPLACED) for parameter in group["params"]):
+            raise RuntimeError(
+                "this optimizer was made before share_weights: it has weights that the model no "
+                "longer uses, and lacks the codebooks. Make it after share_weights, from "
+                "model.parameters()"
+            )
+
+
+register_optimizer_step_pre_hook(_refuse_replaced)
