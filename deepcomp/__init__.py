@@ -16,6 +16,8 @@ _HOMES = {
     "compress": "model",
     "load": "model",
     "save": "model",
+    "search": "nn.budget",
+    "sensitivity": "nn.scan",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from .model import compress as compress
     from .model import load as load
     from .model import save as save
+    from .nn.budget import search as search
+    from .nn.scan import sensitivity as sensitivity
     from .tensor import CompressedTensor as CompressedTensor
 
 

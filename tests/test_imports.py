@@ -38,6 +38,10 @@ ALLOWED = {
     "cli": ({"", "container", "errors", "report"}, False),
     "nn.convert": ({"arrays", "decode", "records"}, True),
     "nn.model": ({"nn.convert"}, False),
+    "nn.trial": ({"arrays", "pipeline", "rules", "tensor"}, False),
+    "nn.scan": ({"nn.trial"}, False),
+    "nn.lagrange": ({"pipeline", "nn.trial"}, True),
+    "nn.budget": ({"model", "records", "nn.lagrange", "nn.trial"}, False),
 }
 
 
