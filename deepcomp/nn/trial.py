@@ -56,15 +56,22 @@ class Trial:
         self.names = _chosen(model, names)
         self._folded: dict[tuple[torch.nn.Module, str], Any] = {}
         state = model.state_dict(keep_vars=True)
+        own = {id(tensor) for tensor in _state(model).values()}
         for name in self.names:
-            if name not in state:
-                owner, _, attribute = name.rpartition(".")
-                module = model.get_submodule(owner)
-                self._folded[module, attribute] = getattr(module, attribute)
-            if not torch.isfinite(_target(state, name)).all():
+            target = _target(state, name)
+            if id(target) not in own:
+                raise ValueError(
+                    f"tensor {name!r} is made of other tensors of the model (parametrized or "
+                    "shared): only plain weights can be tried"
+                )
+            if not torch.isfinite(target).all():
                 raise ValueError(
                     f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared"
                 )
+            if name not in state:  # its module has the product with the mask as an attribute
+                owner, _, attribute = name.rpartition(".")
+                module = model.get_submodule(owner)
+                self._folded[module, attribute] = getattr(module, attribute)
         self._own = {name: t.detach().clone() for name, t in _state(model).items()}
         self._modes = [(module, module.training) for module in model.modules()]
 
@@ -181,15 +188,9 @@ def _state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return dict(model.named_parameters()) | dict(model.named_buffers())
 
 
-def _target(state: Mapping[str, Any], name: str) -> torch.Tensor:
+def _target(state: Mapping[str, Any], name: str) -> Any:
     """Return the tensor to write to; of ``torch.nn.utils.prune`` the one under the mask."""
-    for key in (name, f"{name}_orig"):
-        if isinstance(state.get(key), torch.Tensor):
-            return state[key]
-    raise ValueError(
-        f"tensor {name!r} is made of other tensors of the model (parametrized or shared): "
-        "only plain weights can be tried"
-    )
+    return state.get(name, state.get(f"{name}_orig"))
 
 
 def _chosen(model: torch.nn.Module, names: Names) -> list[str]:
