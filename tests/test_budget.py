@@ -16,6 +16,9 @@ from torch import nn
 
 import deepcomp
 
+FEW = {"sparsities": (0.3, 0.6, 0.9), "bits": (2, 4, 8)}
+SOME = {"sparsities": (0.2, 0.4, 0.5, 0.6, 0.7), "bits": (1, 2, 3, 4)}
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -25,7 +28,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def found(model):
-    return deepcomp.search(model, accuracy, max_drop=0.02, max_evaluations=80)
+    return deepcomp.search(model, accuracy, max_drop=0.02, **SOME, max_evaluations=60)
 
 
 def bits_of(model):
@@ -67,7 +70,7 @@ def test_settings_give_the_file_and_the_score_that_are_told(model, found, tmp_pa
 
 def test_the_file_is_smaller_than_with_one_setting_for_all_layers(model, found, tmp_path):
     sizes = []
-    for sparsity, bits in itertools.product([0, 0.2, 0.4, 0.5, 0.6, 0.7, 0.8], range(1, 9)):
+    for sparsity, bits in itertools.product([0, *SOME["sparsities"]], SOME["bits"]):
         packed = deepcomp.compress(model, bits, sparsity)
         restored = copy.deepcopy(model)
         packed.restore(restored)
@@ -77,50 +80,49 @@ def test_the_file_is_smaller_than_with_one_setting_for_all_layers(model, found, 
 
 
 def test_a_larger_budget_gives_a_smaller_file(model, found):
-    more = deepcomp.search(model, accuracy, max_drop=0.2, max_evaluations=80)
+    more = deepcomp.search(model, accuracy, max_drop=0.2, **SOME, max_evaluations=60)
     assert more.nbytes < found.nbytes
     assert more.score < found.score
 
 
 def test_the_same_call_finds_the_same(model, found):
-    again = deepcomp.search(model, accuracy, max_drop=0.02, max_evaluations=80)
+    again = deepcomp.search(model, accuracy, max_drop=0.02, **SOME, max_evaluations=60)
     assert dataclasses.replace(again, seconds=found.seconds) == found
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(
     st.integers(0, 2**32 - 1),
     st.sampled_from([0.0, 0.01, 0.3, 0.9]),
-    st.integers(1, 60),
+    st.integers(1, 40),
 )
 def test_no_evaluate_makes_it_break_the_budget_or_count_wrong(seed, max_drop, max_evaluations):
-    """An evaluate without rhyme or reason, but with the same score for the same model."""
+    """Scores without rhyme or reason near the budget, but the same for the same model."""
     model = make_small(seed % 5)
     before, scores = bits_of(model), []
+    least = 1 - max_drop
+    possible = [1.0, least, np.nextafter(least, 0), least - 0.1 * max_drop, 0.0]
 
     def evaluate(model):
-        crc = seed
-        for value in bits_of(model).values():
-            crc = zlib.crc32(value, crc)
-        scores.append(np.random.default_rng(crc).random())
+        now = bits_of(model)
+        crc = zlib.crc32(b"".join(now.values()), seed)
+        scores.append(1.0 if now == before else possible[crc % len(possible)])
         with torch.no_grad():
             model[0].weight.add_(1)
         return scores[-1]
 
-    found = deepcomp.search(
-        model, evaluate, max_drop, [0.3, 0.6, 0.9], [2, 4, 8], max_evaluations=max_evaluations
-    )
+    found = deepcomp.search(model, evaluate, max_drop, **FEW, max_evaluations=max_evaluations)
     assert bits_of(model) == before
     assert found.n_evaluations == len(scores) <= max_evaluations
     restored = copy.deepcopy(model)
     deepcomp.compress(model, **found.settings).restore(restored)
-    assert evaluate(restored) == found.score >= scores[0] - max_drop
+    assert evaluate(restored) == found.score >= least
 
 
 def test_when_nothing_fits_the_model_stays_exact_and_the_summary_says_so(tmp_path):
     model = make_small()
     own = bits_of(model)
-    found = deepcomp.search(model, lambda m: float(bits_of(m) == own), max_drop=0.5)
+    found = deepcomp.search(model, lambda m: float(bits_of(m) == own), 0.5, **FEW)
     assert found.settings == {"bits": {}, "sparsity": {}}
     assert found.score == found.baseline == 1
     packed = deepcomp.compress(model, **found.settings)
@@ -141,16 +143,16 @@ def test_when_everything_fits_the_smallest_of_all_settings_is_found(tmp_path):
 
 def test_only_the_named_tensors_are_changed_also_if_names_look_like_patterns():
     model = nn.ModuleDict({"3*3": nn.Linear(32, 32), "3x3": nn.Linear(32, 32)})
-    found = deepcomp.search(model, constant, names="3[*]3", max_evaluations=20)
+    found = deepcomp.search(model, constant, names="3[*]3", **FEW)
     packed = deepcomp.compress(model, **found.settings)
     assert [row.name for row in found.rows] == ["3*3.weight"]
-    assert packed["3*3.weight"].nbytes == found.rows[0].nbytes < 300
+    assert packed["3*3.weight"].nbytes == found.rows[0].nbytes < 400
     assert torch.equal(packed["3x3.weight"].to_torch(), model["3x3"].weight)
 
 
 @pytest.mark.parametrize("what", ["sparsities", "bits"])
 def test_without_sparsities_or_bits_nothing_is_pruned_or_shared(what):
-    found = deepcomp.search(make_small(), constant, **{what: None}, max_evaluations=20)
+    found = deepcomp.search(make_small(), constant, **(FEW | {what: None}))
     chosen = found.settings["sparsity" if what == "sparsities" else "bits"]
     assert chosen == {} and any(found.settings.values())
 
@@ -159,7 +161,7 @@ def test_half_and_double_precision_and_tied_weights_are_searched(tmp_path):
     model = nn.ModuleDict({"a": nn.Linear(16, 16), "b": nn.Linear(16, 16)}).double()
     model["b"].weight = model["a"].weight
     model["c"] = nn.Linear(16, 16).to(torch.bfloat16)
-    found = deepcomp.search(model, constant, max_evaluations=20)
+    found = deepcomp.search(model, constant, **FEW)
     assert [row.name for row in found.rows] == ["a.weight", "c.weight"]
     assert found.nbytes == file_nbytes(deepcomp.compress(model, **found.settings), tmp_path)
     assert found.dense_nbytes == 8 * (256 + 2 * 16) + 2 * (256 + 16)
@@ -179,7 +181,7 @@ def test_the_summary_tells_what_was_found_and_spent(found):
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
-@pytest.mark.parametrize("after", [0, 1, 10, 20])
+@pytest.mark.parametrize("after", [0, 1, 9, 11])
 def test_the_model_is_put_back_when_evaluate_raises(error, after):
     model = make_small()
     before, calls = bits_of(model), []
@@ -191,7 +193,7 @@ def test_the_model_is_put_back_when_evaluate_raises(error, after):
         return float((model[0].weight != 0).any())
 
     with pytest.raises(error):
-        deepcomp.search(model, evaluate)
+        deepcomp.search(model, evaluate, **FEW)
     assert len(calls) == after + 1
     assert bits_of(model) == before
     assert all(m.training for m in model.modules())

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from digits import accuracy, trained
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn.utils import prune as torch_prune
@@ -45,9 +45,9 @@ def constant(model):
 def test_each_score_is_that_of_the_model_with_one_tensor_compressed(model):
     found = deepcomp.sensitivity(model, accuracy, sparsities=[0.9, 0.3], bits=[3, 1])
     assert found.baseline == accuracy(model)
-    settings = [("sparsity", 0.3), ("sparsity", 0.9), ("bits", 1), ("bits", 3)]
+    scanned = [("sparsity", 0.3), ("sparsity", 0.9), ("bits", 1), ("bits", 3)]
     names = ["0.weight", "3.weight"]
-    assert [row[:3] for row in found.rows] == [(n, *setting) for n in names for setting in settings]
+    assert [row[:3] for row in found.rows] == [(n, *setting) for n in names for setting in scanned]
     for row in found.rows:
         changed = copy.deepcopy(model)
         other = {"bits": None} if row.what == "sparsity" else {}
@@ -58,6 +58,7 @@ def test_each_score_is_that_of_the_model_with_one_tensor_compressed(model):
     assert len({row.score for row in found.rows}) > 3
 
 
+@settings(max_examples=20)
 @given(
     st.sampled_from([torch.float16, torch.bfloat16, torch.float32, torch.float64]),
     st.integers(0, 99),
