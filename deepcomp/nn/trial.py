@@ -55,39 +55,28 @@ class Trial:
         self._model, self._evaluate = model, evaluate
         self.names = _chosen(model, names)
         self._folded: dict[tuple[torch.nn.Module, str], Any] = {}
+        self._own = {name: t.detach().clone() for name, t in _state(model).items()}
+        self._modes = [(module, module.training) for module in model.modules()]
         state = model.state_dict(keep_vars=True)
-        own = {id(tensor) for tensor in _state(model).values()}
+        clones = {id(t): self._own[name] for name, t in _state(model).items()}
+        self._sources = {name: _source(name, state, clones) for name in self.names}
         for name in self.names:
-            target = _target(state, name)
-            if id(target) not in own:
-                raise ValueError(
-                    f"tensor {name!r} is made of other tensors of the model (parametrized or "
-                    "shared): only plain weights can be tried"
-                )
-            if not torch.isfinite(target).all():
-                raise ValueError(
-                    f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared"
-                )
             if name not in state:  # its module has the product with the mask as an attribute
                 owner, _, attribute = name.rpartition(".")
                 module = model.get_submodule(owner)
                 self._folded[module, attribute] = getattr(module, attribute)
-        self._own = {name: t.detach().clone() for name, t in _state(model).items()}
-        self._modes = [(module, module.training) for module in model.modules()]
 
     def source(self, name: str) -> Source:
-        """Return the model's own tensor."""
-        source = sources(self._model)[name]
-        assert isinstance(source, Source)
-        return source
+        """Return the model's own tensor, whatever the model holds now."""
+        return self._sources[name]
 
     def encode(self, name: str, sparsity: float | None, bits: int | None) -> CompressedTensor:
         """Return a tensor as it is in ``deepcomp.compress(model, bits, sparsity)``."""
         pattern = escape(name)
         bits_of = None if bits is None else {pattern: bits}
         sparsity_of = None if sparsity is None else {pattern: sparsity}
-        source = self.source(name)
-        [(record, section)] = encode_model([source], bits_of, sparsity_of, None, None, "layer")
+        tensors = [self.source(name)]
+        [(record, section)] = encode_model(tensors, bits_of, sparsity_of, None, None, "layer")
         data = memoryview(b"".join(section))
         return CompressedTensor(record, lambda: data)
 
@@ -191,6 +180,23 @@ def _state(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def _target(state: Mapping[str, Any], name: str) -> Any:
     """Return the tensor to write to; of ``torch.nn.utils.prune`` the one under the mask."""
     return state.get(name, state.get(f"{name}_orig"))
+
+
+def _source(name: str, state: Mapping[str, Any], clones: dict[int, torch.Tensor]) -> Source:
+    """Return a tensor of clones; masked if the model is under ``torch.nn.utils.prune``."""
+    keys = [name] if name in state else [f"{name}_orig", f"{name}_mask"]
+    if not all(id(state.get(key)) in clones for key in keys):
+        raise ValueError(
+            f"tensor {name!r} is made of other tensors of the model (parametrized or shared): "
+            "only plain weights can be tried"
+        )
+    if not torch.isfinite(_target(state, name)).all():
+        raise ValueError(
+            f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared"
+        )
+    source = sources({key: clones[id(state[key])] for key in keys})[name]
+    assert isinstance(source, Source)
+    return source
 
 
 def _chosen(model: torch.nn.Module, names: Names) -> list[str]:
