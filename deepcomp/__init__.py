@@ -18,6 +18,8 @@ _HOMES = {
     "load": "model",
     "save": "model",
     "share_weights": "nn.shared",
+    "search": "nn.budget",
+    "sensitivity": "nn.scan",
 }
 
 __all__ = ["__version__", *_HOMES]
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
     from .model import compress as compress
     from .model import load as load
     from .model import save as save
+    from .nn.budget import search as search
     from .nn.pruner import Pruner as Pruner
+    from .nn.scan import sensitivity as sensitivity
     from .nn.shared import share_weights as share_weights
     from .tensor import CompressedTensor as CompressedTensor
 

@@ -5,6 +5,10 @@
 
 import os
 
+# before torch is imported: the tests share the cores already, and threads that wait for one another
+# are slow on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from hypothesis import HealthCheck, settings
 
 # a shared machine may stop for a moment anywhere: no deadline, no complaint about slow draws

@@ -46,6 +46,10 @@ ALLOWED = {
         True,
     ),
     "nn.model": ({"nn.convert"}, False),
+    "nn.trial": ({"arrays", "pipeline", "rules", "tensor"}, False),
+    "nn.scan": ({"nn.trial"}, False),
+    "nn.lagrange": ({"pipeline", "nn.trial"}, True),
+    "nn.budget": ({"model", "records", "nn.lagrange", "nn.trial"}, False),
 }
 
 

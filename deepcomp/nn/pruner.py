@@ -238,7 +238,7 @@ class Pruner:
             if self._by_sparsity:
                 removed = lowest(own, [weights[n].numel() for n in names], amount * fraction)
             else:
-                removed = [score < amount * fraction for score in own]
+                removed = [score.double() < amount * fraction for score in own]
             for name, low in zip(names, removed, strict=True):
                 masks[name] = self.masks[name] & ~low
                 if not masks[name].any():
@@ -267,8 +267,8 @@ def lowest(scores: list[Tensor], numels: list[int], fraction: float) -> list[Ten
     list of Tensor of bool, shapes of `scores`
     """
     sizes = [numel // score.numel() for score, numel in zip(scores, numels, strict=True)]
-    wide = torch.float64 if any(s.dtype == torch.float64 for s in scores) else torch.float32
-    flat = torch.cat([score.to(scores[0].device, wide).flatten() for score in scores])
+    device = scores[0].device
+    flat = torch.cat([score.to(device).flatten() for score in scores])
     is_low = torch.zeros_like(flat, dtype=torch.bool)
     if len(set(sizes)) == 1:
         k = round(fraction * flat.numel())
@@ -300,7 +300,8 @@ def _score(name: str, criterion: Criterion, weight: Tensor, mask: Tensor) -> Ten
         raise ValueError(f"the scores of {name!r} are NaN: is the weight still finite?")
     dims = [i for i, n in enumerate(scores.shape) if n == 1 and weight.shape[i] != 1]
     is_alive = mask.any(dim=dims, keepdim=True) if dims else mask
-    return scores.masked_fill(~is_alive, -torch.inf)
+    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
+    return scores.to(wide).masked_fill(~is_alive, -torch.inf)
 
 
 def _groups(amounts: dict[str, float], scope: str) -> list[Group]:
