@@ -17,9 +17,9 @@ _HOMES = {
     "compress": "model",
     "load": "model",
     "save": "model",
-    "share_weights": "nn.shared",
     "search": "nn.budget",
     "sensitivity": "nn.scan",
+    "share_weights": "nn.shared",
 }
 
 __all__ = ["__version__", *_HOMES]

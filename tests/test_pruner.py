@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -321,7 +322,7 @@ def test_schedules_rise_from_zero_to_one_and_never_fall(begin, length, every, n)
         (schedules.in_steps(n, every, begin), begin + every * n),
     ]:
         fractions = [schedule(t) for t in range(last + 2)]
-        assert all(0 <= a <= b <= 1 for a, b in zip(fractions, fractions[1:], strict=False))
+        assert all(0 <= a <= b <= 1 for a, b in pairwise(fractions))
         assert fractions[-1] == 1
         assert begin == 0 or fractions[begin - 1] == 0
 
@@ -372,7 +373,7 @@ def test_a_step_that_would_empty_a_layer_is_refused_and_nothing_changed():
     with torch.no_grad():
         model[2].weight.mul_(1e-6)
     before, masks = copy.deepcopy(model.state_dict()), dict(pruner.masks)
-    with pytest.raises(ValueError, match="nothing of '2.weight'"):
+    with pytest.raises(ValueError, match=r"nothing of '2\.weight'"):
         pruner.step()
     assert equal_states(model.state_dict(), before) and equal_states(pruner.masks, masks)
 

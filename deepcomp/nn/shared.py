@@ -136,8 +136,8 @@ def share_weights(
         How the codebook is found: the optimum of k-means, or Lloyd's iterations from values that
         are equally spaced, or that stand for equally many weights.
     grid : {None, "uniform"}, optional
-        "uniform": the values are ``scale * {-n .. -1, 1 .. n}`` with ``2 * n = 2**bits``, and only
-        the scale is trained. With one bit, weights are ``-scale`` or ``scale``.
+        "uniform": the values are ``scale * {-n .. -1, 1 .. n}`` with ``2 * n = 2**bits`` (254 at
+        8 bits), and only the scale is trained. With one bit, weights are ``-scale`` or ``scale``.
 
     Returns
     -------
@@ -195,8 +195,9 @@ def _shared(source: Source, bits: int, init: str, grid: str | None) -> tuple[Ten
         codebook = patterns[:0]
     elif grid == "uniform":
         values = to_values(patterns[is_kept], dtype)
-        numbers = codebooks.grid_levels(1 << bits)
-        codebook = to_patterns(np.array([codebooks.grid_scale(values, 1 << bits)]), dtype)
+        n_values = min(1 << bits, 254)
+        numbers = codebooks.grid_levels(n_values)
+        codebook = to_patterns(np.array([codebooks.grid_scale(values, n_values)]), dtype)
         grid_values = to_values(codebook, dtype).astype(np.float64) * numbers
         labels.reshape(-1)[is_kept] = sharing.nearest_labels(values, grid_values) + 1
         levels = [torch.from_numpy(numbers).to(DTYPES[dtype])]

@@ -207,7 +207,8 @@ def _chosen(model: torch.nn.Module, names: Names) -> list[str]:
             raise ValueError("the model has no weights: float tensors of two or more dimensions")
         return chosen
     patterns = [names] if isinstance(names, str) else list(names)
-    assigned = assign("names", dict.fromkeys(patterns, 1), tensors, lambda *_: None)
+    wanted: dict[str, int] = dict.fromkeys(patterns, 1)
+    assigned = assign("names", wanted, tensors, lambda *_: None)
     if not assigned:
         raise ValueError("names is empty: expected names or patterns, or None for all weights")
     return [s.name for s in tensors if s.name in assigned]
