@@ -49,15 +49,15 @@ def find_files(folder: str | None, n_layers: int) -> tuple[Path, Path]:
     return images, network
 
 
-def read_images(path: Path, n_images: int) -> tuple[Tensor, Tensor]:
-    """Return the first test images, normalised, shape (n, 3, 32, 32), and their labels."""
+def read_images(path: Path, n_images: int, part: str = "test") -> tuple[Tensor, Tensor]:
+    """Return the first images of a part, normalised, shape (n, 3, 32, 32), and their labels."""
     try:
         from PIL import Image
     except ImportError:
         fail("Pillow is needed to decode the images: pip install pillow")
     with np.load(path) as archive:
-        raw, offsets = archive["test_jpeg"], archive["test_offsets"]
-        labels = torch.from_numpy(archive["test_labels"][:n_images].astype(np.int64))
+        raw, offsets = archive[f"{part}_jpeg"], archive[f"{part}_offsets"]
+        labels = torch.from_numpy(archive[f"{part}_labels"][:n_images].astype(np.int64))
     parts = [raw[offsets[i] : offsets[i + 1]].tobytes() for i in range(len(labels))]
     pixels = np.stack([np.asarray(Image.open(io.BytesIO(part)).convert("RGB")) for part in parts])
     images = (pixels.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
