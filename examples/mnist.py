@@ -55,7 +55,7 @@ RECIPES = {
         bits={"*.weight": 3, "*.bias": 4},
     ),
     "lenet-5": Recipe(
-        dense_epochs=8, prune_epochs=48, tune_epochs=6, sparsity=0.9898, weight_decay=0.1,
+        dense_epochs=6, prune_epochs=36, tune_epochs=5, sparsity=0.9898, weight_decay=0.1,
         bits={"*.weight": 3, "*.bias": 4}, soft=0.7, mixed=True,
     ),
 }  # fmt: skip

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import deepcomp
@@ -113,3 +114,47 @@ def test_resnet_that_is_only_stored_is_unchanged(examples, tmp_path):
     deepcomp.save(model, tmp_path / "resnet.dcz")
     deepcomp.load(tmp_path / "resnet.dcz").restore(from_file)
     assert outputs(from_file) == outputs(model)
+
+
+def test_mnist_writes_the_file_that_it_reports(tmp_path):
+    net = "lenet-5"
+    pytest.importorskip("joblib")
+    rng = np.random.default_rng(0)
+    images = {
+        "x_train": rng.integers(0, 256, (5400, 28, 28), np.uint8),
+        "y_train": rng.integers(0, 10, 5400, np.uint8),
+        "x_test": rng.integers(0, 256, (200, 28, 28), np.uint8),
+        "y_test": rng.integers(0, 10, 200, np.uint8),
+    }
+    np.savez(tmp_path / "mnist.npz", **images)
+    package = Path(deepcomp.__file__).parents[1]
+    command = [sys.executable, EXAMPLES / "mnist.py", "--data", tmp_path, "--net", net]
+    command += ["--seeds", "7", "--shorten", "1000", "--output", tmp_path]
+    result = subprocess.run(
+        command,
+        env=os.environ | {"PYTHONPATH": str(package)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    n_bytes = (tmp_path / f"{net}-7.dcz").stat().st_size
+    assert re.search(rf"^seed 7 .* {n_bytes:,} ", result.stdout, re.MULTILINE)
+    assert "(ip1)" in result.stdout and "paper" in result.stdout
+    packed = deepcomp.load(tmp_path / f"{net}-7.dcz")
+    assert sum(t.record.numel for t in packed.values()) == 431_080
+    weights = [t.to_dense() for t in packed.values() if len(t.shape) > 1]
+    assert 0.005 < sum((w != 0).sum() for w in weights) / sum(w.size for w in weights) < 0.03
+    assert all(np.unique(w).size <= 9 for w in weights)
+
+
+def test_mnist_says_what_is_missing(examples, monkeypatch, capsys, tmp_path):
+    pytest.importorskip("joblib")
+    import mnist
+
+    command = ["mnist.py", "--net", "lenet-5", "--data", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", command)
+    with pytest.raises(SystemExit) as exit_:
+        mnist.main()
+    assert exit_.value.code == 2
+    assert "missing" in (err := capsys.readouterr().err) and "mnist.npz" in err

@@ -231,7 +231,9 @@ def test_lloyds_iterations_end_in_a_local_optimum_no_better_than_the_global_one(
 
 def test_linear_keeps_entries_for_the_few_large_weights():
     values = np.concatenate((np.random.default_rng(0).normal(size=5000), [9.0, -9.0]))
-    linear, density = (f(values, 8) for f in (codebooks.linear_codebook, codebooks.density_codebook))
+    linear, density = (
+        f(values, 8) for f in (codebooks.linear_codebook, codebooks.density_codebook)
+    )
     assert linear[-1] > density[-1] and linear[0] < density[0]
 
 
@@ -261,7 +263,7 @@ def test_an_optimizer_made_before_is_told_so_at_its_first_step():
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     deepcomp.share_weights(model)
-    with pytest.raises(RuntimeError, match="made before share_weights.*Make it after"):
+    with pytest.raises(RuntimeError, match=r"made before share_weights.*Make it after"):
         train(model, 1, optimizer)
     train(model, 1)  # one made after it is fine
 
@@ -302,7 +304,9 @@ def test_what_cannot_be_shared_is_refused_and_nothing_changed(case):
 def test_patterns_with_none_leave_a_layer_out():
     model = nn.ModuleDict({"fc": nn.Linear(3, 3), "rnn": nn.LSTM(3, 3)})
     deepcomp.share_weights(model, bits={"rnn": None, "*": 2})
-    assert parametrize.is_parametrized(model["fc"]) and not parametrize.is_parametrized(model["rnn"])
+    assert parametrize.is_parametrized(model["fc"]) and not parametrize.is_parametrized(
+        model["rnn"]
+    )
 
 
 def test_a_weight_of_zeros_alone_and_a_bias_can_be_shared():
