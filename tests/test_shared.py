@@ -281,6 +281,7 @@ BAD = {
     "grid": (dict(grid="log"), "None or 'uniform'"),
     "not finite": (dict(), "'4.weight' has NaN"),
     "shared already": (dict(), "not shared already"),
+    "weight norm": (dict(), "'0.parametrizations.weight.original0' cannot be shared"),
     "a recurrent layer": (dict(), "'rnn.weight_ih_l0' cannot be shared: a LSTM"),
 }
 
@@ -293,6 +294,8 @@ def test_what_cannot_be_shared_is_refused_and_nothing_changed(case):
         model[4].weight.data[0, 0] = float("nan")
     elif case == "shared already":
         deepcomp.share_weights(model)
+    elif case == "weight norm":
+        nn.utils.parametrizations.weight_norm(model[0])
     elif case == "a recurrent layer":
         model = nn.ModuleDict({"fc": nn.Linear(3, 3), "rnn": nn.LSTM(3, 3)})
     before = {name: id(p) for name, p in model.named_parameters()}

@@ -229,7 +229,7 @@ def _places(model: nn.Module, names: list[str]) -> list[list[tuple[nn.Module, st
             i = wanted.get(id(parameter))
             if i is None:
                 continue
-            if isinstance(module, nn.RNNBase) or parametrize.is_parametrized(module, own_name):
+            if isinstance(module, nn.RNNBase | parametrize.ParametrizationList):
                 raise ValueError(
                     f"{names[i]!r} cannot be shared: a {type(module).__name__} does not let its "
                     "weights be parametrized (leave it out: give its pattern the bits None)"

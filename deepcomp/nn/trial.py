@@ -208,7 +208,7 @@ def _chosen(model: torch.nn.Module, names: Names) -> list[str]:
         return chosen
     patterns = [names] if isinstance(names, str) else list(names)
     wanted: dict[str, int] = dict.fromkeys(patterns, 1)
-    assigned = assign("names", wanted, tensors, lambda *_: None)
+    assigned: dict[str, int] = assign("names", wanted, tensors, lambda *_: None)
     if not assigned:
         raise ValueError("names is empty: expected names or patterns, or None for all weights")
     return [s.name for s in tensors if s.name in assigned]
