@@ -51,11 +51,11 @@ def lenet_5() -> nn.Sequential:
 NETS = {"lenet-300-100": lenet_300_100, "lenet-5": lenet_5}
 RECIPES = {
     "lenet-300-100": Recipe(
-        dense_epochs=30, prune_epochs=90, tune_epochs=12, sparsity=0.9857, weight_decay=0.14,
-        bits={"*.weight": 3, "*.bias": 4},
+        dense_epochs=30, prune_epochs=90, tune_epochs=12, sparsity=0.978, weight_decay=0.1,
+        bits={"*.weight": 4, "*.bias": 4},
     ),
     "lenet-5": Recipe(
-        dense_epochs=6, prune_epochs=36, tune_epochs=5, sparsity=0.9898, weight_decay=0.1,
+        dense_epochs=6, prune_epochs=36, tune_epochs=5, sparsity=0.984, weight_decay=0.1,
         bits={"*.weight": 3, "*.bias": 4}, soft=0.7, mixed=True,
     ),
 }  # fmt: skip

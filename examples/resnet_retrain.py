@@ -27,7 +27,7 @@ from deepcomp.cli import inspect_main
 
 N_TRAIN, N_HELD_OUT, N_TEST = 50_000, 5_000, 10_000
 RECIPE = Recipe(
-    dense_epochs=0, prune_epochs=4, tune_epochs=1, sparsity=0.845, bits={"*conv*": 4, "linear": 4},
+    dense_epochs=0, prune_epochs=3, tune_epochs=1, sparsity=0.845, bits={"*conv*": 4, "linear": 4},
     prune_lr=2e-3, tune_lr=5e-4, ramp=0.6, shift=4, flip=True, soft=0.5, weight_decay=0.02,
     mixed=True,
 )  # fmt: skip
