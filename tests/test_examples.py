@@ -158,3 +158,21 @@ def test_mnist_says_what_is_missing(examples, monkeypatch, capsys, tmp_path):
         mnist.main()
     assert exit_.value.code == 2
     assert "missing" in (err := capsys.readouterr().err) and "mnist.npz" in err
+
+
+def test_curves_are_drawn_with_their_points_beside(examples, monkeypatch, tmp_path):
+    pytest.importorskip("joblib")
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    monkeypatch.syspath_prepend(str(EXAMPLES.parent / "benchmarks"))
+    import curves
+
+    points = [
+        {"sparsity": s, "curve": c, "accuracy": 98 - 9 * s, "bytes": 1000.0}
+        for c in ("pruned", "pruned, retrained")
+        for s in (0.0, 0.9)
+    ]
+    curves.draw(points, "sparsity", "sparsity", tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 5000
+    lines = (tmp_path / "figure.csv").read_text().splitlines()
+    assert lines[0] == "sparsity,curve,accuracy,bytes" and len(lines) == 5
