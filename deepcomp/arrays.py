@@ -76,6 +76,7 @@ def sources(model: Any) -> dict[str, Source | str]:
         If a tensor has a dtype or a name that a ``.dcz`` file cannot hold.
     """
     if callable(getattr(model, "state_dict", None)):
+        _refuse_stacked(model)
         model = model.state_dict()
     if not isinstance(model, Mapping):
         raise TypeError(
@@ -117,12 +118,20 @@ def _is_shared(prefix: str, model: Mapping[str, Any]) -> bool:
     return is_one and f"{prefix}0.labels" in model
 
 
+def _refuse_stacked(model: Any) -> None:
+    """Raise ValueError where something is computed from a shared weight before it is used."""
+    for name, module in getattr(model, "named_modules", dict)():
+        is_list = name.rpartition(".")[0].endswith("parametrizations")
+        if is_list and len(module) > 1 and hasattr(module[0], "labels"):
+            raise ValueError(f"{name!r}: a shared weight has another parametrization on top")
+
+
 def _shared(prefix: str, model: Mapping[str, Any]) -> Source:
     from .nn.shared import shared_source
 
     module, _, weight = prefix.rpartition("parametrizations.")
     parts = (model.get(prefix + name) for name in ("original0", "0.labels", "0.levels"))
-    return shared_source(f"{module}{weight.removesuffix('.')}", *parts)
+    return shared_source((module + weight).removesuffix("."), *parts)
 
 
 def _masked(name: str, original: Source, mask: Any) -> Source:

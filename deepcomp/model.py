@@ -134,6 +134,7 @@ def compress(
     ----------
     model : nn.Module, or mapping of str to torch.Tensor or ndarray
         Not changed. Entries that are zero stay zero; ``torch.nn.utils.prune`` models are folded.
+        A weight shared by `deepcomp.share_weights` keeps its codebook and labels, whatever `bits`.
     bits : int, mapping or None, default 5
         1 to 8: at most ``2**bits`` distinct values besides zero. A tensor that has so few already
         keeps exactly those. None: no sharing, every bit is kept.

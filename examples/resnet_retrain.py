@@ -4,8 +4,9 @@
 
 DIR holds cifar10-jpeg.npz and resnet20-cifar10.safetensors or resnet32-cifar10.safetensors. Each
 seed prunes the network gradually, shares its weights and trains the codebooks, one core a seed.
-Choices were made on 5,000 images held out of the training set; the test set is looked at once, by
-networks that were loaded from their files. Needs the extras torch and bench.
+Choices were made on 5,000 images held out of our training (the trained network may have seen them);
+the test set is looked at once, by networks that were loaded from their files. Needs the extras
+torch and bench.
 """
 
 import argparse

@@ -37,10 +37,14 @@ ALLOWED = {
     "tensor": ({"errors", "records", "sections"}, False),
     "model": ({"container", "errors", "records", "tensor"}, False),
     "cli": ({"", "container", "errors", "report"}, False),
-    "nn.convert": ({"arrays", "decode", "records"}, True),
+    "nn.convert": ({"arrays", "decode", "records", "rules"}, True),
     "nn.criteria": (set(), False),
     "nn.schedules": (set(), False),
-    "nn.pruner": ({"rules", "nn.convert", "nn.criteria", "nn.schedules"}, False),
+    "nn.ranking": ({"nn.criteria"}, False),
+    "nn.pruner": (
+        {"rules", "nn.convert", "nn.criteria", "nn.ranking", "nn.schedules"},
+        False,
+    ),
     "nn.shared": (
         {"arrays", "codebooks", "decode", "pipeline", "prune", "rules", "sharing", "nn.convert"},
         True,

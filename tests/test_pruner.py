@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 
 from deepcomp.nn import criteria, schedules  # noqa: E402
-from deepcomp.nn.pruner import lowest  # noqa: E402
+from deepcomp.nn.ranking import lowest  # noqa: E402
 
 OPTIMIZERS = {
     "SGD with momentum and weight decay": lambda p: torch.optim.SGD(
@@ -94,13 +94,17 @@ def test_without_the_pruner_momentum_revives_them():
     assert model[0].weight.count_nonzero() > 500
 
 
-@pytest.mark.parametrize("stop", [0, 13, 60, 99])
-def test_resumed_training_is_that_without_a_break_bit_for_bit(stop, tmp_path):
-    def make():
-        model = make_model()
+RULES = [dict(sparsity=0.9), dict(threshold=0.1), dict(std=1.0), dict(sparsity=0.8, scope="global")]
+
+
+@pytest.mark.parametrize("ramp", [schedules.cubic(end=80, every=7), schedules.once()])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("stop", [0, 60])
+def test_resumed_training_is_that_without_a_break_bit_for_bit(stop, rule, ramp, tmp_path):
+    def make(seed=0):
+        model = make_model(seed)
         optimizer = OPTIMIZERS["AdamW"](model.parameters())
-        pruner = deepcomp.Pruner(model, sparsity=0.9, schedule=schedules.cubic(end=80, every=7))
-        return model, optimizer, pruner
+        return model, optimizer, deepcomp.Pruner(model, schedule=ramp, **rule)
 
     def run(parts, generator, n):
         model, optimizer, pruner = parts
@@ -113,7 +117,7 @@ def test_resumed_training_is_that_without_a_break_bit_for_bit(stop, tmp_path):
     first, generator = make(), torch.Generator().manual_seed(2)
     run(first, generator, stop)
     torch.save([part.state_dict() for part in first], tmp_path / "checkpoint.pt")
-    second = make()
+    second = make(seed=1)
     for part, state in zip(second, torch.load(tmp_path / "checkpoint.pt"), strict=True):
         part.load_state_dict(state)
     assert second[2].n_steps == stop
@@ -143,6 +147,80 @@ def test_parameters_that_were_assigned_anew_are_pruned_too():
     assert int(model[0].weight.count_nonzero()) == 120
 
 
+def test_gradients_are_masked_and_their_norm_is_that_of_the_kept_weights():
+    model = make_model()
+    pruner = deepcomp.Pruner(model, sparsity={"0": 0.8})
+    pruner.mask_gradients()  # there are none yet
+    model(torch.ones(4, 20)).sum().backward()
+    kept = model[0].weight.grad[pruner.masks["0.weight"]].clone()
+    pruner.mask_gradients()
+    assert not model[0].weight.grad[~pruner.masks["0.weight"]].any()
+    torch.testing.assert_close(model[0].weight.grad.norm(), kept.norm())
+
+
+def test_gradients_of_an_embedding_may_be_sparse():
+    model = nn.Embedding(9, 4, sparse=True)
+    optimizer = torch.optim.SparseAdam(model.parameters(), lr=0.1)
+    pruner = deepcomp.Pruner(model, sparsity=0.5)
+    for _ in range(3):
+        optimizer.zero_grad()
+        model(torch.tensor([1, 2, 2])).square().sum().backward()
+        pruner.mask_gradients()
+        optimizer.step()
+        pruner.step()
+    assert int(model.weight.count_nonzero()) == 18
+
+
+def test_a_scaler_that_skips_steps_changes_nothing():
+    model, generator = make_model(), torch.Generator().manual_seed(0)
+    optimizer = OPTIMIZERS["AdamW"](model.parameters())
+    pruner = deepcomp.Pruner(model, sparsity=0.8)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**127)
+    for _ in range(60):
+        x = torch.randn(16, 20, generator=generator)
+        optimizer.zero_grad()
+        scaler.scale(model(x).square().mean()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        pruner.step()
+        assert model[0].weight.count_nonzero() <= 120
+
+
+def test_loading_a_state_zeroes_what_it_prunes():
+    pruner, other = (deepcomp.Pruner(make_model(seed), sparsity=0.8) for seed in (0, 1))
+    other.load_state_dict(pruner.state_dict())
+    for name, is_zero in zeros_of(other._model).items():
+        assert is_zero[~pruner.masks[name]].all()
+
+
+def test_a_criterion_may_read_the_gradient():
+    model = make_model()
+    model(torch.randn(4, 20)).sum().backward()
+    pruner = deepcomp.Pruner(model, sparsity=0.5, criterion=lambda w: (w * w.grad).abs())
+    assert pruner.sparsity == 0.5
+
+
+def test_a_layer_of_zeros_is_kept_as_it_is_where_zeros_are_kept():
+    model = make_model()
+    nn.init.zeros_(model[2].weight)
+    pruner = deepcomp.Pruner(model)
+    assert not pruner.masks["2.weight"].any() and pruner.masks["0.weight"].all()
+
+
+def test_dead_filters_do_not_count_for_the_geometric_median():
+    weight = torch.randn(8, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    with_dead = torch.cat((weight, torch.zeros(5, 3, 3, 3)))
+    torch.testing.assert_close(
+        criteria.geometric_median(with_dead)[:8], criteria.geometric_median(weight)
+    )
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1])
+def test_a_schedule_that_gives_no_fraction_is_refused(value):
+    with pytest.raises(ValueError, match="expected 0 to 1"):
+        deepcomp.Pruner(make_model(), sparsity=0.5, schedule=lambda step: value)
+
+
 DISTRIBUTED = """
 import sys, torch, torch.distributed as dist
 import deepcomp
@@ -165,6 +243,13 @@ for _ in range(50):
     pruner.step()
 pruner.remove()
 deepcomp.share_weights(model.module, bits=2)
+model = torch.nn.parallel.DistributedDataParallel(model.module)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+for _ in range(5):
+    optimizer.zero_grad()
+    x = torch.randn(8, 20, generator=generator)
+    (model(x) - x[:, :5]).square().mean().backward()
+    optimizer.step()
 torch.save((pruner.masks, model.module.state_dict()), f"{folder}/{rank}.pt")
 dist.destroy_process_group()
 """
@@ -343,7 +428,7 @@ BAD = {
     "sparsity of one": (dict(sparsity=1.0), "in \\[0, 1\\)"),
     "two rules": (dict(sparsity=0.5, std=1.0), "sparsity and std were given"),
     "scope": (dict(sparsity=0.5, scope="model"), "'layer' or 'global'"),
-    "no weight left": (dict(sparsity={"*": None}), "leaves no weight"),
+    "no weight left": (dict(sparsity={"*": None}), "finds no weight"),
     "criterion": (dict(sparsity=0.5, criterion="l1"), "expected a function"),
     "criterion's pattern": (dict(sparsity=0.5, criterion={"x": abs}), "'x' matches no float"),
     "shape of scores": (dict(sparsity=0.5, criterion=lambda w: w.sum(1)), r"with \[30\]"),
@@ -363,7 +448,7 @@ def test_what_cannot_be_is_refused_and_nothing_changed(case):
 
 def test_a_model_without_weights_is_refused():
     for model in (nn.ReLU(), nn.BatchNorm1d(3), nn.Embedding(0, 4)):
-        with pytest.raises(ValueError, match="has no weight to prune"):
+        with pytest.raises(ValueError, match="finds no weight in"):
             deepcomp.Pruner(model, sparsity=0.5)
 
 
@@ -392,8 +477,9 @@ def test_sharing_under_a_pruner_is_told_to_remove_it_first():
     deepcomp.share_weights(model)
     with pytest.raises(RuntimeError, match=r"call pruner.remove\(\) before share_weights"):
         pruner.step()
-    with pytest.raises(ValueError, match="prune before share_weights"):
-        deepcomp.Pruner(model, sparsity=0.5)
+    for sparsity in (0.5, {"*": 0.5}, {"2": 0.5}):  # and not the biases in their place
+        with pytest.raises(ValueError, match=r"prune before\s+share_weights"):
+            deepcomp.Pruner(model, sparsity=sparsity)
 
 
 @pytest.mark.parametrize("change", ["missing", "shape"])
@@ -405,7 +491,7 @@ def test_a_state_for_other_weights_is_refused(change):
     else:
         state["masks"]["2.weight"] = torch.ones(2, 2, dtype=torch.bool)
     masks = dict(pruner.masks)
-    with pytest.raises(ValueError, match=r"mask of '2.weight': expected shape \(5, 30\)"):
+    with pytest.raises(ValueError, match="the masks are for other weights: expected"):
         pruner.load_state_dict(state)
     assert equal_states(pruner.masks, masks)
 

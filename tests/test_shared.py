@@ -16,6 +16,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn.utils import parametrize  # noqa: E402
 
+from deepcomp.nn.shared import shared_weight  # noqa: E402
+
 
 def make_model(seed=0, sparsity=0.6):
     torch.manual_seed(seed)
@@ -274,6 +276,90 @@ def test_a_weight_cannot_be_assigned_while_it_is_shared():
         model[4].weight = torch.zeros(20, 216)
 
 
+def test_sums_over_millions_of_weights_lose_nothing():
+    codebook = torch.ones(1, requires_grad=True)
+    labels = torch.ones(3_000_000, dtype=torch.uint8)
+    (shared_weight(codebook, labels, None) * 0.1).sum().backward()
+    assert codebook.grad.item() == pytest.approx(3e6 * np.float32(0.1), rel=1e-7)
+
+
+def test_an_average_of_the_weights_has_their_labels():
+    model = deepcomp.share_weights(make_model(), bits=4)
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.9), use_buffers=True
+    )
+    for _ in range(10):
+        average.update_parameters(model)
+    torch.testing.assert_close(average.module[4].weight, model[4].weight)
+
+
+def test_layers_that_share_one_codebook_are_not_taken_for_one():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    deepcomp.share_weights(model, bits=2)
+    parts = [layer.parametrizations.weight for layer in model]
+    parts[1].original0 = parts[0].original0
+    packed = deepcomp.compress(model)
+    assert not packed.aliases
+    assert all(torch.equal(packed[f"{i}.weight"].to_torch(), model[i].weight) for i in (0, 1))
+
+
+def test_a_checkpoint_with_fewer_values_is_loaded_into_a_model_shared_anew():
+    model = make_model(sparsity=0)
+    deepcomp.Pruner(model, sparsity={"4": 0.998}).remove()  # 9 weights are left
+    deepcomp.share_weights(model, bits=5)
+    other = deepcomp.share_weights(make_plain(), bits=5)
+    other.load_state_dict(model.state_dict())
+    assert torch.equal(other[4].weight, model[4].weight)
+    train(other, 2)
+    bad = dict(model.state_dict())
+    bad["4.parametrizations.weight.0.labels"] = torch.zeros(3, 3, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match=r"labels: expected torch.uint8 \[20, 216\]"):
+        other.load_state_dict(bad)
+
+
+def test_gradients_by_functions_are_those_of_backward():
+    model = deepcomp.share_weights(nn.Linear(6, 4), bits=2)
+    x = torch.randn(3, 6)
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters):
+        return torch.func.functional_call(model, parameters, x).square().sum()
+
+    found = torch.func.grad(loss)(parameters)
+    loss(parameters).backward()
+    for name, parameter in parameters.items():
+        torch.testing.assert_close(found[name], parameter.grad)
+
+
+def test_a_parametrization_on_top_of_a_shared_weight_is_refused_by_compress():
+    class Double(nn.Module):
+        def forward(self, weight):
+            return 2 * weight
+
+    model = deepcomp.share_weights(nn.Linear(6, 4), bits=2)
+    parametrize.register_parametrization(model, "weight", Double())
+    with pytest.raises(ValueError, match="another parametrization on top"):
+        deepcomp.compress(model)
+
+
+def test_a_state_of_arrays_is_known_and_one_with_wrong_labels_refused():
+    model = deepcomp.share_weights(nn.Linear(6, 4), bits=2)
+    state = {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
+    packed = deepcomp.compress(state)
+    assert torch.equal(packed["weight"].to_torch(), model.weight)
+    state["parametrizations.weight.0.labels"] = state["parametrizations.weight.0.labels"] + 9
+    with pytest.raises(ValueError, match="'weight' has a label"):
+        deepcomp.compress(state)
+
+
+def test_a_weight_that_was_tied_elsewhere_is_named_in_the_advice():
+    encoder, decoder = nn.Linear(4, 4), nn.Linear(4, 4)
+    decoder.weight = encoder.weight
+    deepcomp.share_weights(encoder)
+    with pytest.raises(RuntimeError, match="the whole model, if weights are tied"):
+        torch.optim.SGD(decoder.parameters(), lr=0.1).step()
+
+
 BAD = {
     "bits": (dict(bits=9), "from 1 to 8"),
     "pattern": (dict(bits={"fc*": 3}), r"'fc\*' matches no float tensor"),
@@ -281,6 +367,7 @@ BAD = {
     "grid": (dict(grid="log"), "None or 'uniform'"),
     "not finite": (dict(), "'4.weight' has NaN"),
     "shared already": (dict(), "not shared already"),
+    "shared already, by a pattern": (dict(bits={"4": 3}), "'4.weight' is shared already"),
     "weight norm": (dict(), "'0.parametrizations.weight.original0' cannot be shared"),
     "a recurrent layer": (dict(), "'rnn.weight_ih_l0' cannot be shared: a LSTM"),
 }
@@ -292,7 +379,7 @@ def test_what_cannot_be_shared_is_refused_and_nothing_changed(case):
     model = make_model()
     if case == "not finite":
         model[4].weight.data[0, 0] = float("nan")
-    elif case == "shared already":
+    elif case.startswith("shared already"):
         deepcomp.share_weights(model)
     elif case == "weight norm":
         nn.utils.parametrizations.weight_norm(model[0])

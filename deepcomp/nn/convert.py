@@ -1,6 +1,8 @@
 """torch tensors <-> bit patterns and compressed tensors."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -8,6 +10,7 @@ import torch
 from ..arrays import Source, check_dimensions
 from ..decode import Patterns, pattern_dtype
 from ..records import ITEMSIZE
+from ..rules import assign
 
 if TYPE_CHECKING:
     from ..tensor import CompressedTensor
@@ -42,13 +45,71 @@ def torch_source(name: str, tensor: torch.Tensor) -> Source:
     return Source(name, dtype, tuple(tensor.shape), identity, lambda: _patterns(tensor))
 
 
-def float_parameters(model: torch.nn.Module) -> list[Source]:
-    """List the float parameters of a model, tied ones once, by their first name."""
-    return [
-        torch_source(name, parameter)
-        for name, parameter in model.named_parameters()
-        if parameter.is_floating_point()
-    ]
+def check_module(model: object) -> None:
+    """Raise TypeError if this is no module."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"expected an nn.Module, not a {type(model).__name__}")
+
+
+def choose(
+    what: str, setting: Any, model: torch.nn.Module, check: Callable[[str, str, Any], None]
+) -> tuple[list[Source], dict[str, Any]]:
+    """Find the setting of each float parameter that can be pruned or shared.
+
+    Returns
+    -------
+    sources : list of Source
+        All that are not empty; tied ones once, by their first name.
+    chosen : dict of str to number
+        As of `rules.assign`; at least one.
+
+    Raises
+    ------
+    TypeError
+        If `model` is no module.
+    ValueError
+        If a pattern matches nothing, or a weight that is shared already; if nothing is left.
+    """
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"expected an nn.Module, not a {type(model).__name__}")
+    sources = [source for source in _float_parameters(model) if 0 not in source.shape]
+    if not isinstance(setting, Mapping):
+        sources = [source for source in sources if not source.is_shared]
+    chosen: dict[str, Any] = assign(what, setting, sources, check)
+    for source in sources:
+        if source.is_shared and source.name in chosen:
+            raise ValueError(
+                f"{source.name!r} is shared already: prune before share_weights, and share once "
+                "(torch.nn.utils.parametrize.remove_parametrizations makes it ordinary again)"
+            )
+    if not chosen:
+        raise ValueError(
+            f"{what}={setting!r} finds no weight in {type(model).__name__}: it needs a float "
+            "parameter of two or more dimensions that is not shared already (prune before "
+            "share_weights)"
+        )
+    return sources, chosen
+
+
+def _float_parameters(model: torch.nn.Module) -> list[Source]:
+    """List the float parameters; a weight that is shared takes the place of its codebook."""
+    result = []
+    for name, parameter in model.named_parameters():
+        path = name.rpartition(".")[0]
+        labels = None
+        if "parametrizations." in path:
+            labels = getattr(model.get_submodule(f"{path}.0"), "labels", None)
+        if isinstance(parameter, torch.nn.UninitializedParameter):
+            raise ValueError(f"{name!r} is not initialized yet: run the model once before")
+        if not parameter.is_floating_point():
+            continue
+        source = torch_source(name, parameter)
+        if labels is not None:
+            module, _, weight = path.rpartition("parametrizations.")
+            shape = tuple(labels.shape)
+            source = replace(source, name=module + weight, shape=shape, is_shared=True)
+        result.append(source)
+    return result
 
 
 def _patterns(tensor: torch.Tensor) -> Patterns:

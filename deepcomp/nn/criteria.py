@@ -1,8 +1,9 @@
 """Criteria: functions from a weight to scores; what scores least is pruned first.
 
 The scores are of the weight's shape, or of a shape that broadcasts to it: then entries that share
-a score are pruned together. A filter is what makes one output: a slice along the first
-dimension, so that scores of filters are of shape (n_filters, 1, ...).
+a score are pruned together. A filter is a slice along the first dimension, so that scores of
+filters are of shape (n_filters, 1, ...): in linear and convolutional layers it makes one output (in
+transposed convolutions it takes one input). Its bias, and its batch norm, are not pruned with it.
 """
 
 from collections.abc import Callable
@@ -62,7 +63,7 @@ def l1_norm(weight: Tensor) -> Tensor:
 
 
 def geometric_median(weight: Tensor) -> Tensor:
-    """Score each filter by the sum of its distances to all others.
+    """Score each filter by the sum of its distances to all others that are not zero.
 
     The filters nearest to the geometric median of them all score least: the others can stand in
     for them.
@@ -82,7 +83,7 @@ def geometric_median(weight: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> geometric_median(torch.tensor([[0.0], [1.0], [5.0]]))
+    >>> geometric_median(torch.tensor([[1.0], [2.0], [6.0]]))
     tensor([[6.],
             [5.],
             [9.]])
@@ -90,7 +91,8 @@ def geometric_median(weight: Tensor) -> Tensor:
     filters = weight.flatten(1).float()
     # without the shortcut through a matrix product, whose cancellation reorders near filters
     mode = "donot_use_mm_for_euclid_dist"
-    return _of_filters(torch.cdist(filters, filters, compute_mode=mode).sum(1), weight)
+    alive = filters[filters.any(1)]
+    return _of_filters(torch.cdist(filters, alive, compute_mode=mode).sum(1), weight)
 
 
 def signal_to_noise(sigma: Tensor | Callable[[], Tensor]) -> Criterion:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ..rules import Rule, assign, check_number, pruning_rule
-from .convert import float_parameters
+from .convert import choose
 from .criteria import Criterion, magnitude
+from .ranking import lowest, score
 from .schedules import Schedule, once
 
 Group = tuple[list[str], float]
@@ -90,38 +91,34 @@ class Pruner:
         schedule: Schedule | None = None,
     ) -> None:
         what, rule = pruning_rule(sparsity, threshold, std, scope)
-        sources = [source for source in float_parameters(model) if 0 not in source.shape]
-        if not any(source.is_weight for source in sources) and not isinstance(rule, Mapping):
-            raise ValueError(
-                f"{type(model).__name__} has no weight to prune: no float parameter of two or more "
-                "dimensions (prune before share_weights, which replaces weights by codebooks)"
-            )
-        amounts = assign(what, 0.0 if rule is None else rule, sources, check_number)
-        if not amounts:
-            raise ValueError(f"{what}={rule!r} leaves no weight to prune")
+        sources, amounts = choose(what, 0.0 if rule is None else rule, model, check_number)
         criteria = assign("criterion", criterion, sources, _check_criterion)
+        if schedule is not None and not callable(schedule):
+            raise ValueError(f"schedule is {schedule!r}: expected a function of a number of steps")
         self.n_steps = 0
         self._model: nn.Module | None = model
         self._schedule = schedule or once()
         self._fraction = 0.0
         self._by_sparsity = what == "sparsity"
         self._criteria = {name: criteria.get(name, magnitude) for name in amounts}
-        weights = {name: model.get_parameter(name).detach() for name in amounts}
+        weights = {name: model.get_parameter(name) for name in amounts}
         self.masks = {
             name: weight != 0 if rule is None else torch.ones_like(weight, dtype=torch.bool)
             for name, weight in weights.items()
         }
-        self._groups = _groups(amounts, scope)
+        self._groups = [] if rule is None else _groups(amounts, scope)
         if what == "std":
             self._groups = [(names, x * _deviation(weights, names)) for names, x in self._groups]
         if scope == "layer" and self._by_sparsity:
-            self._fewer(weights, 1.0)  # what will be impossible in the end is refused now
+            self._check_final(weights, amounts)
         self._prune()
 
     def step(self) -> None:
         """Count a step, prune as the schedule says, and keep what is pruned at zero.
 
-        To be called after each ``optimizer.step()``.
+        To be called after each ``optimizer.step()``: called before it, it leaves weights that the
+        optimizer has moved. An average of the weights (EMA) is another model, to be
+        multiplied by `masks`.
 
         Raises
         ------
@@ -141,8 +138,13 @@ class Pruner:
         weights; nothing else needs it.
         """
         for name, weight in self._weights().items():
-            if weight.grad is not None:
-                weight.grad.masked_fill_(~self._mask(name, weight), 0)
+            if weight.grad is None:
+                continue
+            mask = self._mask(name, weight)
+            if weight.grad.is_sparse:
+                weight.grad = weight.grad.mul(mask.to(weight.dtype))
+            else:
+                weight.grad.masked_fill_(~mask, 0)
 
     def remove(self) -> None:
         """End pruning: the weights are ordinary again, and those that are zero may grow.
@@ -162,32 +164,38 @@ class Pruner:
         return 1 - n_kept / sum(mask.numel() for mask in self.masks.values())
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what is needed to go on later: the masks and the number of steps.
+        """Return what is needed to go on later: masks, number of steps, thresholds.
 
-        Settings are not in it: make a `Pruner` with the same ones, and load it there.
+        The other settings are not in it: make a `Pruner` with the same ones, and load it there.
         """
-        return {"n_steps": self.n_steps, "masks": dict(self.masks)}
+        amounts = [amount for _, amount in self._groups]
+        return {"n_steps": self.n_steps, "masks": dict(self.masks), "amounts": amounts}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`; the model's own has to be loaded as well.
+        """Go on from a `state_dict`.
+
+        Make the `Pruner` first, as it prunes at once if its schedule says so; then load the states
+        of the model, of the optimizer, and this one.
 
         Raises
         ------
         ValueError
-            If its masks are not for these weights; nothing is changed then.
+            If it is not the state of a `Pruner` for these weights; nothing is changed then.
         """
+        if not {"n_steps", "masks", "amounts"} <= state_dict.keys():
+            raise ValueError("this is not the state_dict of a Pruner: n_steps, masks and amounts")
         masks = state_dict["masks"]
-        expected = {name: tuple(mask.shape) for name, mask in self.masks.items()}
-        found = {name: tuple(mask.shape) for name, mask in masks.items()}
-        for name in sorted(expected.keys() | found.keys()):
-            if expected.get(name) != found.get(name):
-                raise ValueError(
-                    f"the mask of {name!r}: expected shape {expected.get(name)}, "
-                    f"found {found.get(name)}"
-                )
+        expected = {name: list(mask.shape) for name, mask in self.masks.items()}
+        found = {name: list(mask.shape) for name, mask in masks.items()}
+        if expected != found:
+            raise ValueError(f"the masks are for other weights: expected {expected}, found {found}")
+        if len(state_dict["amounts"]) != len(self._groups):
+            raise ValueError("the state is that of a Pruner with other settings")
         self.masks = {name: masks[name].to(torch.bool).clone() for name in self.masks}
         self.n_steps = int(state_dict["n_steps"])
-        self._fraction = self._schedule(self.n_steps)
+        amounts = state_dict["amounts"]
+        self._groups = [(names, x) for (names, _), x in zip(self._groups, amounts, strict=True)]
+        self._fraction = self._scheduled()
         self._apply(self._weights())
 
     def __repr__(self) -> str:
@@ -217,9 +225,24 @@ class Pruner:
         for name, weight in weights.items():
             weight.masked_fill_(~self._mask(name, weight), 0)
 
+    def _scheduled(self) -> float:
+        fraction = self._schedule(self.n_steps)
+        if not 0 <= fraction <= 1:
+            raise ValueError(
+                f"the schedule gives {fraction!r} at step {self.n_steps}: expected 0 to 1"
+            )
+        return fraction
+
+    def _check_final(self, weights: Mapping[str, Tensor], amounts: Mapping[str, float]) -> None:
+        """Refuse now what will be impossible in the end."""
+        for name, weight in weights.items():
+            n = weight.numel()
+            if self._criteria[name] is magnitude and round(amounts[name] * n) == n:
+                raise _empty(name, weight)
+
     def _prune(self) -> None:
         weights = self._weights()
-        fraction = self._schedule(self.n_steps)
+        fraction = self._scheduled()
         if fraction > self._fraction:
             self.masks = self._fewer(weights, fraction)
             self._fraction = fraction
@@ -229,79 +252,28 @@ class Pruner:
     def _fewer(self, weights: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
         """Return the masks for a fraction of what will be pruned in the end."""
         scores = {
-            name: _score(name, self._criteria[name], weight, self._mask(name, weight))
+            name: score(name, self._criteria[name], weight, self._mask(name, weight))
             for name, weight in weights.items()
         }
-        masks = {}
+        masks = dict(self.masks)
         for names, amount in self._groups:
             own = [scores[name] for name in names]
             if self._by_sparsity:
                 removed = lowest(own, [weights[n].numel() for n in names], amount * fraction)
             else:
-                removed = [score.double() < amount * fraction for score in own]
+                removed = [s.double() < amount * fraction for s in own]
             for name, low in zip(names, removed, strict=True):
                 masks[name] = self.masks[name] & ~low
                 if not masks[name].any():
-                    raise ValueError(
-                        f"pruning would leave nothing of {name!r} (shape "
-                        f"{list(weights[name].shape)}): give it a lower setting of its own, or "
-                        "None to leave it alone"
-                    )
+                    raise _empty(name, weights[name])
         return masks
 
 
-def lowest(scores: list[Tensor], numels: list[int], fraction: float) -> list[Tensor]:
-    """Find the lowest scores of several weights taken together.
-
-    Parameters
-    ----------
-    scores : list of Tensor
-    numels : list of int
-        Number of entries of each weight: a score stands for ``numel / scores.numel()`` of them.
-    fraction : float
-        Of equal scores, the last ones are taken first. If scores stand for different numbers of
-        entries, as many are taken as stand for no more than the fraction of all entries.
-
-    Returns
-    -------
-    list of Tensor of bool, shapes of `scores`
-    """
-    sizes = [numel // score.numel() for score, numel in zip(scores, numels, strict=True)]
-    device = scores[0].device
-    flat = torch.cat([score.to(device).flatten() for score in scores])
-    is_low = torch.zeros_like(flat, dtype=torch.bool)
-    if len(set(sizes)) == 1:
-        k = round(fraction * flat.numel())
-        if k > 0:
-            cut = flat.kthvalue(k).values
-            is_low = flat < cut
-            ties = (flat == cut).nonzero().flatten()
-            is_low[ties[ties.numel() - (k - int(is_low.sum())) :]] = True
-    else:
-        each = torch.cat([torch.full((s.numel(),), n) for s, n in zip(scores, sizes, strict=True)])
-        order = flat.flip(0).argsort(stable=True).cpu()
-        order = flat.numel() - 1 - order
-        is_low[order[each[order].cumsum(0) <= fraction * sum(numels)]] = True
-    parts = is_low.split([score.numel() for score in scores])
-    return [p.view_as(s).to(s.device) for p, s in zip(parts, scores, strict=True)]
-
-
-def _score(name: str, criterion: Criterion, weight: Tensor, mask: Tensor) -> Tensor:
-    """Return the scores of a weight; what is pruned already scores least."""
-    scores = criterion(weight)
-    ok = isinstance(scores, Tensor) and scores.dim() == weight.dim()
-    if not ok or any(n not in (1, m) for n, m in zip(scores.shape, weight.shape, strict=True)):
-        found = list(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-        raise ValueError(
-            f"the criterion scores {name!r} (shape {list(weight.shape)}) with {found}: expected "
-            "as many dimensions, each of the same size or 1"
-        )
-    if scores.isnan().any():
-        raise ValueError(f"the scores of {name!r} are NaN: is the weight still finite?")
-    dims = [i for i, n in enumerate(scores.shape) if n == 1 and weight.shape[i] != 1]
-    is_alive = mask.any(dim=dims, keepdim=True) if dims else mask
-    wide = torch.float64 if scores.dtype == torch.float64 else torch.float32
-    return scores.to(wide).masked_fill(~is_alive, -torch.inf)
+def _empty(name: str, weight: Tensor) -> ValueError:
+    return ValueError(
+        f"pruning would leave nothing of {name!r} (shape {list(weight.shape)}): give it a lower "
+        "setting of its own, or None to leave it alone"
+    )
 
 
 def _groups(amounts: dict[str, float], scope: str) -> list[Group]:
@@ -313,7 +285,7 @@ def _groups(amounts: dict[str, float], scope: str) -> list[Group]:
 
 
 def _deviation(weights: Mapping[str, Tensor], names: list[str]) -> float:
-    flat = torch.cat([weights[name].flatten().double().cpu() for name in names])
+    flat = torch.cat([weights[name].detach().flatten().double().cpu() for name in names])
     return float(flat.std(correction=0))
 
 

@@ -6,6 +6,8 @@ does not fall will do; these are the usual ones.
 """
 
 from collections.abc import Callable
+from numbers import Integral
+from typing import Any
 
 Schedule = Callable[[int], float]
 
@@ -108,6 +110,6 @@ def cubic(end: int, begin: int = 0, every: int = 1) -> Schedule:
     return fraction
 
 
-def _check(what: str, value: int, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def _check(what: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
         raise ValueError(f"{what} is {value!r}: expected an integer of {least} or more")

@@ -3,7 +3,7 @@
 Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from ..arrays import Source
 from ..decode import Patterns
 from ..pipeline import check_finite, to_patterns, to_values
 from ..prune import magnitude_mask
-from ..rules import assign, check_bits
+from ..rules import check_bits
 from ..sharing import Labels
-from .convert import DTYPES, float_parameters, torch_source
+from .convert import DTYPES, choose, torch_source
 
 INITIAL = {
     "kmeans": sharing.fit_codebook,
@@ -31,6 +31,9 @@ _REPLACED = "_deepcomp_replaced"
 
 class SharedWeight(nn.Module):
     """The parametrization that `share_weights` registers: codebook and labels -> weight.
+
+    Labels and levels are in the state_dict, but they are no buffers: those get averaged (EMA),
+    and sent around at each step (DistributedDataParallel).
 
     Parameters
     ----------
@@ -44,9 +47,9 @@ class SharedWeight(nn.Module):
 
     def __init__(self, labels: Tensor, codebook: Tensor, levels: Tensor | None = None) -> None:
         super().__init__()
-        self.register_buffer("labels", labels)
-        self.register_buffer("levels", levels)
-        self._initial: Tensor | None = codebook
+        self.labels = labels
+        self.levels = levels
+        self.initial: Tensor | None = codebook
 
     def forward(self, codebook: Tensor) -> Tensor:
         """Look up the weight."""
@@ -54,13 +57,51 @@ class SharedWeight(nn.Module):
 
     def right_inverse(self, weight: Tensor) -> tuple[Tensor]:
         """Return the codebook when it is registered; other weights cannot be assigned."""
-        if self._initial is None:
+        if self.initial is None:
             raise RuntimeError(
                 "this weight is shared: train or set its codebook, or make it ordinary again "
                 "with torch.nn.utils.parametrize.remove_parametrizations"
             )
-        codebook, self._initial = self._initial, None
-        return (codebook,)
+        return (self.initial,)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        self.labels = fn(self.labels)
+        self.levels = None if self.levels is None else fn(self.levels)
+        return super()._apply(fn, recurse)
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        destination[f"{prefix}labels"] = self.labels
+        if self.levels is not None:
+            destination[f"{prefix}levels"] = self.levels
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, metadata: Any, strict: bool,
+        missing: list[str], unexpected: list[str], errors: list[str],
+    ) -> None:  # fmt: skip
+        for name in ("labels", "levels"):
+            own, new = getattr(self, name), state_dict.get(prefix + name)
+            if own is None:
+                continue
+            if new is None:
+                missing.append(prefix + name)
+            elif name == "labels" and (new.shape != own.shape or new.dtype != own.dtype):
+                errors.append(
+                    f"{prefix}labels: expected {own.dtype} {list(own.shape)}, "
+                    f"found {new.dtype} {list(new.shape)}"
+                )
+            else:
+                setattr(self, name, new.detach().to(own.device, own.dtype, copy=True))
+
+
+def _resize_codebook(
+    module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *_: Any
+) -> None:
+    """Make room for a codebook of another size before it is loaded."""
+    found = state_dict.get(f"{prefix}original0")
+    if isinstance(found, Tensor) and found.dim() == 1 and found.shape != module.original0.shape:
+        module.original0.data = torch.zeros_like(found, device=module.original0.device)
 
 
 class _LookUp(torch.autograd.Function):
@@ -69,17 +110,24 @@ class _LookUp(torch.autograd.Function):
     Equation 3 of the paper. The sum is of float64: a codebook entry may stand for millions.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, values: Tensor, labels: Tensor) -> Tensor:
+    def forward(values: Tensor, labels: Tensor) -> Tensor:
+        return values.index_select(0, labels.flatten().int()).view(labels.shape)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        values, labels = inputs
         ctx.save_for_backward(labels)
         ctx.n_values = values.numel()
-        return values.index_select(0, labels.flatten().int()).view(labels.shape)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (labels,) = ctx.saved_tensors
+        dense = gradient.to_dense() if gradient.is_sparse else gradient
         sums = torch.zeros(ctx.n_values, dtype=torch.float64, device=gradient.device)
-        sums.index_add_(0, labels.flatten().int(), gradient.flatten().double())
+        sums = sums.index_add(0, labels.flatten().int(), dense.flatten().double())
         return sums.to(gradient.dtype), None
 
 
@@ -99,15 +147,20 @@ def shared_weight(codebook: Tensor, labels: Tensor, levels: Tensor | None) -> Te
 
 def shared_source(name: str, codebook: Tensor, labels: Tensor, levels: Tensor | None) -> Source:
     """Present the parts of a shared weight, of a state_dict, as the weight."""
+    codebook, labels = torch.as_tensor(codebook), torch.as_tensor(labels)
+    levels = None if levels is None else torch.as_tensor(levels)
     one = torch_source(name, codebook)
     if labels.dtype != torch.uint8:
         raise ValueError(f"tensor {name!r} has labels of {labels.dtype}: expected torch.uint8")
+    n_values = codebook.numel() if levels is None else levels.numel()
+    if labels.numel() and int(labels.max()) > n_values:
+        raise ValueError(f"tensor {name!r} has a label {int(labels.max())} of {n_values} values")
 
     def fetch() -> Patterns:
         with torch.no_grad():
             return torch_source(name, shared_weight(codebook, labels, levels)).fetch()
 
-    identity = (one.identity, tuple(labels.shape))  # tied weights share their codebook
+    identity = (one.identity, torch_source(name, labels).identity)
     return Source(name, one.dtype, tuple(labels.shape), identity, fetch, is_shared=True)
 
 
@@ -127,7 +180,8 @@ def share_weights(
     Parameters
     ----------
     model : nn.Module
-        On any device; pruned before.
+        On a CPU or a CUDA device; pruned before. One that is to be wrapped, for distributed
+        training say, is wrapped after this.
     bits : int or mapping of str to int, default 5
         1 to 8: up to ``2**bits`` values besides zero (255 at 8 bits), for all float parameters of
         two or more dimensions, or by patterns of names as of `deepcomp.compress`. A weight that
@@ -168,13 +222,12 @@ def share_weights(
         raise ValueError(f"init is {init!r}: expected one of {', '.join(INITIAL)}")
     if grid not in (None, "uniform"):
         raise ValueError(f"grid is {grid!r}: expected None or 'uniform'")
-    sources = [source for source in float_parameters(model) if 0 not in source.shape]
-    if not any(source.is_weight for source in sources) and not isinstance(bits, Mapping):
+    if isinstance(model, nn.parallel.DistributedDataParallel):
         raise ValueError(
-            f"{type(model).__name__} has no weight to share: no float parameter of two or more "
-            "dimensions that is not shared already"
+            "share the weights of model.module, and wrap it again: DistributedDataParallel "
+            "knows the parameters only that a model has when it is wrapped"
         )
-    bits_of = assign("bits", bits, sources, check_bits)
+    sources, bits_of = choose("bits", bits, model, check_bits)
     chosen = [source for source in sources if source.name in bits_of]
     places = _places(model, [source.name for source in chosen])
     for source in chosen:
@@ -242,14 +295,16 @@ def _register(places: list[tuple[nn.Module, str]], parts: tuple[Tensor, ...]) ->
     """Register the parametrization in all modules that have the weight: one codebook for all."""
     old = getattr(*places[0])
     labels, codebook, *levels = (part.to(old.device) for part in parts)
+    shared = SharedWeight(labels, codebook, *levels)
     first = None
     for module, name in places:
-        shared = SharedWeight(labels, codebook, *levels)
         parametrize.register_parametrization(module, name, shared, unsafe=True)
         own = module.parametrizations[name]
         if first is None:
             first = own.original0
         own.original0 = first
+        own._register_load_state_dict_pre_hook(_resize_codebook, with_module=True)
+    shared.initial = None
     setattr(old, _REPLACED, True)
 
 
@@ -260,7 +315,7 @@ def _refuse_replaced(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
             raise RuntimeError(
                 "this optimizer was made before share_weights: it has weights that the model no "
                 "longer uses, and lacks the codebooks. Make it after share_weights, from "
-                "model.parameters()"
+                "model.parameters() (and give share_weights the whole model, if weights are tied)"
             )
 
 
