@@ -52,11 +52,13 @@ if _choice == "native":
         package_merge_into,
     )
     from ._native.kmeans import *  # noqa: F403
+    from ._native.matmul import *  # noqa: F403
     from ._native.prune import *  # noqa: F403
     from ._native.relindex import *  # noqa: F403
 else:
     from ._reference import *  # noqa: F403
     from ._reference_kmeans import *  # noqa: F403
+    from ._reference_matmul import *  # noqa: F403
 
 if TYPE_CHECKING:  # compiled modules have no types
 

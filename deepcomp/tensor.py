@@ -142,6 +142,13 @@ class CompressedTensor:
 
         return self._named(lambda: TensorDecoder(self.record, self.section()))
 
+    @cached_property
+    def _matrix(self) -> Any:
+        from .entries import decode_entries, matrix_shape
+        from .multiply import CompressedMatrix
+
+        return CompressedMatrix(lambda: decode_entries(self._decoder), matrix_shape(self.shape))
+
     def _named(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
