@@ -44,6 +44,7 @@ def _chosen_isa() -> int:
 ISA = _chosen_isa()
 
 if _choice == "native":
+    from ._native.convolve import *  # noqa: F403
     from ._native.huffman import (
         count_symbols_into,
         decode_into,

@@ -170,3 +170,36 @@ def _strided_at(address, n_vectors, n, stride, are_rows):
     flat = _floats_at(address, ((shape[0] - 1) * stride + shape[1],))
     view = np.lib.stride_tricks.as_strided(flat, shape, (4 * stride, 4))
     return view if are_rows else view.T
+
+
+def convolve_into(
+    indptr, offsets, labels, values, geometry, x, bias, isa, first_row, last_row, first_image,
+    last_image, scratch, image_numel, out,
+):  # fmt: skip
+    n_channels, height, width, *_, out_height, out_width = geometry.tolist()
+    plane_width, n_rows = int(geometry[8]), indptr.size - 1
+    weights = values[labels] if labels.size else values
+    images = _floats_at(x, (last_image, n_channels, height, width))
+    y = _floats_at(out, (last_image, n_rows, out_height, out_width))
+    pixels = np.add.outer(np.arange(out_height) * plane_width, np.arange(out_width))
+    for image in range(first_image, last_image):
+        planes = _planes(images[image], *geometry.tolist()[3:9])
+        for row in range(first_row, last_row):
+            total = np.zeros(pixels.shape)
+            for p in range(indptr[row], indptr[row + 1]):
+                total += planes[pixels + int(offsets[p])] * float(weights[p])
+            y[image, row] = total
+            if bias:
+                y[image, row] += _floats_at(bias, n_rows)[row]
+    return 0
+
+
+def _planes(image, top, left, stride_height, stride_width, plane_height, plane_width):
+    """Return the planes of an image, flattened, one for each channel and remainder."""
+    shape = len(image), plane_height * stride_height, plane_width * stride_width
+    padded = np.zeros(shape, np.float32)
+    height = max(0, min(image.shape[1], shape[1] - top))
+    width = max(0, min(image.shape[2], shape[2] - left))
+    padded[:, top : top + height, left : left + width] = image[:, :height, :width]
+    apart = padded.reshape(len(image), plane_height, stride_height, plane_width, stride_width)
+    return apart.transpose(0, 2, 4, 1, 3).reshape(-1)

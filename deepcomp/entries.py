@@ -142,3 +142,27 @@ def _share(positions: NDArray[np.int64], values: Floats, shape: tuple[int, int])
         return Entries(indptr, columns, np.empty(0, np.uint8), values, shape)
     labels = pattern_labels(patterns, distinct)
     return Entries(indptr, columns, labels, distinct.view(np.float32), shape)
+
+
+def transposed(entries: Entries) -> Entries:
+    """Return the entries of the transposed matrix.
+
+    Parameters
+    ----------
+    entries : Entries
+
+    Returns
+    -------
+    Entries
+    """
+    n_rows, n_columns = entries.shape
+    order = np.argsort(entries.columns, kind="stable")
+    rows = np.repeat(np.arange(n_rows, dtype=np.uint32), np.diff(entries.indptr))
+    counts = np.bincount(entries.columns, minlength=n_columns)
+    indptr = np.concatenate(([0], np.cumsum(counts)))
+    labels, values = entries.labels, entries.values
+    if labels.size:
+        labels = labels[order]
+    else:
+        values = values[order] if entries.nnz else values
+    return Entries(indptr, rows[order], labels, values, (n_columns, n_rows))

@@ -86,28 +86,31 @@ class CompressedMatrix:
         vectors = x_stride, are_rows or n_vectors == 1, n_vectors
 
         def rows(first: int, last: int) -> None:
-            scratch = _scratch(_MAX_TILE * (BLOCK_COLUMNS + last - first))
+            room = scratch(_MAX_TILE * (BLOCK_COLUMNS + last - first))
             _kernels.blocks_times_vectors_into(
                 blocks.starts, blocks.columns, blocks.labels, blocks.values, self.shape[1],
-                BLOCK_COLUMNS, x, *vectors, bias, _kernels.ISA, first, last, scratch, out,
+                BLOCK_COLUMNS, x, *vectors, bias, _kernels.ISA, first, last, room, out,
                 out_stride,
             )  # fmt: skip
 
-        _share(rows, self.shape[0], self._nnz * n_vectors, n_threads)
+        share(rows, self.shape[0], self._nnz * n_vectors, n_threads)
 
     def _times_vector(self, w: Windows, x: int, bias: int, out: int, n_threads: int) -> None:
-        def groups(first: int, last: int) -> None:
-            scratch = np.empty(2 * (w.shape[1] + 80), np.uint16) if w.kind == 1 else _NO_SCRATCH
+        n_groups = w.starts.size - 1
+        if n_threads == 1 or self._nnz < 2 * _WORK_A_THREAD:  # no more calls than it needs
             _kernels.windows_times_vector_into(
                 w.starts, w.offsets, w.words, w.codebook, w.kind, *w.shape, x, bias, _kernels.ISA,
-                first, last, scratch, out,
+                0, n_groups, _halves(w), out,
+            )  # fmt: skip
+            return
+
+        def groups(first: int, last: int) -> None:
+            _kernels.windows_times_vector_into(
+                w.starts, w.offsets, w.words, w.codebook, w.kind, *w.shape, x, bias, _kernels.ISA,
+                first, last, _halves(w), out,
             )  # fmt: skip
 
-        n_groups = w.starts.size - 1
-        if n_threads == 1:
-            groups(0, n_groups)
-        else:
-            _share(groups, n_groups, self._nnz, n_threads)
+        share(groups, n_groups, self._nnz, n_threads)
 
     def _make_windows(self) -> Windows | None:
         with self._making:
@@ -192,10 +195,8 @@ def matmul(
     if out.size == 0 or n_vectors == 0:
         out[...] = 0
         return out
-    tensor._named(
-        lambda: matrix.multiply_into(
-            _address(x), n_vectors, False, n_vectors, 0, _address(out), n_vectors, n_threads
-        )
+    matrix.multiply_into(
+        _address(x), n_vectors, False, n_vectors, 0, _address(out), n_vectors, n_threads
     )
     return out
 
@@ -227,12 +228,16 @@ def _check_out(out: Floats, shape: tuple[int, ...], x: Floats) -> None:
         raise ValueError("out overlaps x")
 
 
+def _halves(w: Windows) -> NDArray[np.uint16]:
+    return np.empty(2 * (w.shape[1] + 80), np.uint16) if w.kind == 1 else _NO_SCRATCH
+
+
 def _address(array: NDArray[Any]) -> int:
     address: int = array.__array_interface__["data"][0]
     return address
 
 
-def _share(work: Callable[[int, int], None], n: int, n_products: int, n_threads: int) -> None:
+def share(work: Callable[[int, int], None], n: int, n_products: int, n_threads: int) -> None:
     """Call work(first, last) for parts of range(n), in this thread and others."""
     n_threads = max(1, min(n_threads, n_products // _WORK_A_THREAD, n))
     bounds = [n * i // n_threads for i in range(n_threads + 1)]
@@ -248,7 +253,7 @@ def _share(work: Callable[[int, int], None], n: int, n_products: int, n_threads:
 _local = threading.local()
 
 
-def _scratch(n: int) -> Floats:
+def scratch(n: int) -> Floats:
     """Return memory of this thread that was used before: new pages cost more than the product."""
     room: Floats | None = getattr(_local, "room", None)
     if room is None or room.size < n:

@@ -144,10 +144,15 @@ class CompressedTensor:
 
     @cached_property
     def _matrix(self) -> Any:
-        from .entries import decode_entries, matrix_shape
+        from .entries import matrix_shape
         from .multiply import CompressedMatrix
 
-        return CompressedMatrix(lambda: decode_entries(self._decoder), matrix_shape(self.shape))
+        return CompressedMatrix(self._entries, matrix_shape(self.shape))
+
+    def _entries(self) -> Any:
+        from .entries import decode_entries
+
+        return self._named(lambda: decode_entries(self._decoder))
 
     def _named(self, action: Callable[[], Any]) -> Any:
         try:

@@ -37,6 +37,7 @@ ALLOWED = {
     "entries": ({"_kernels", "decode", "errors", "records", "sharing"}, True),
     "layouts": ({"_kernels", "entries"}, True),
     "multiply": ({"_kernels", "decode", "entries", "layouts"}, True),
+    "convolution": ({"_kernels", "entries", "multiply"}, True),
     "arrays": ({"records", "encode", "decode"}, True),
     "codebooks": ({"sharing"}, True),
     "rules": ({"arrays"}, False),
@@ -52,11 +53,17 @@ ALLOWED = {
         {"arrays", "codebooks", "decode", "pipeline", "prune", "rules", "sharing", "nn.convert"},
         True,
     ),
-    "nn.model": ({"nn.convert"}, False),
     "nn.trial": ({"arrays", "pipeline", "rules", "tensor"}, False),
     "nn.scan": ({"nn.trial"}, False),
     "nn.lagrange": ({"pipeline", "nn.trial"}, True),
     "nn.budget": ({"model", "records", "nn.lagrange", "nn.trial"}, False),
+    "nn.ops": (
+        {"convolution", "entries", "errors", "index", "multiply", "records", "tensor"},
+        False,
+    ),
+    "nn.layers": ({"convolution", "nn.ops"}, False),
+    "nn.choice": ({"_kernels", "nn.layers"}, False),
+    "nn.model": ({"nn.choice", "nn.convert"}, False),
 }
 
 

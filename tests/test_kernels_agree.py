@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from strategies import densities, generators, pattern_arrays, streams
 
 import deepcomp._native
-from deepcomp import _kernels, _reference, _reference_matmul, encode, huffman, relindex
+from deepcomp import _kernels, _reference, _reference_matmul, convolution, encode, huffman, relindex
 from deepcomp._native import cpu
 from deepcomp.decode import TensorDecoder
 from deepcomp.records import GAP_BITS, MAX_CODE_LENGTH
@@ -618,6 +618,50 @@ def blocks_times_vectors_into(draw):
             *layout, n_columns, arguments[2], address(x), x.shape[1], are_rows, n_vectors,
             0 if bias is None else address(bias), isa, first, last, scratch, address(out),
             out.shape[1],
+        )  # fmt: skip
+        return [out]
+
+    return call
+
+
+@case
+@st.composite
+def convolve_into(draw):
+    rng, extents = draw(generators()), st.integers(1, 6)
+    groups, n_inputs, kernel = (
+        draw(st.integers(1, 2)),
+        draw(extents),
+        (draw(extents), draw(extents)),
+    )
+    shape = groups * draw(st.integers(1, 9)), n_inputs, *kernel
+    stride = draw(st.sampled_from(((1, 1), (2, 2), (1, 3))))
+    dilation = draw(st.sampled_from(((1, 1), (2, 1))))
+    padding = draw(st.sampled_from(((0, 0, 0, 0), (1, 1, 1, 1), (2, 0, 0, 1))))
+    more = st.sampled_from((0, 3, 15, 40))
+    size = tuple(d * (k - 1) + 1 + draw(more) for d, k in zip(dilation, kernel, strict=True))
+    weight = rng.integers(-3, 4, shape).astype(np.float32)
+    weight[rng.random(shape) >= draw(densities)] = 0
+    if draw(st.booleans()):
+        weight *= rng.permutation(np.arange(1, weight.size + 1)).reshape(shape) % 97
+    tensor = deepcomp.compress({"w": weight}, bits=None)["w"]
+    window = convolution.Window(stride, padding, dilation, groups)
+    offsets = convolution.CompressedConvolution(tensor._entries, shape, window)._offsets(size)
+    g = offsets.geometry
+    n_images = draw(st.integers(1, 2))
+    x = rng.integers(-9, 9, (n_images, g[0], *size)).astype(np.float32)
+    bias = rng.integers(-9, 9, shape[0]).astype(np.float32) if draw(st.booleans()) else None
+    rows, images = (
+        sorted(rng.integers(0, shape[0] + 1, 2)),
+        sorted(rng.integers(0, n_images + 1, 2)),
+    )
+    csr = offsets.indptr, offsets.offsets, offsets.labels, offsets.values
+
+    def call(kernel, isa):
+        out = np.full((n_images, shape[0], g[9], g[10]), 77, np.float32)
+        scratch = np.full(g[0] * g[5:9].prod() + 128 * (1 + shape[0]), np.nan, np.float32)
+        kernel(
+            *csr, g, address(x), 0 if bias is None else address(bias), isa, *rows, *images,
+            scratch, x[0].size, address(out),
         )  # fmt: skip
         return [out]
 

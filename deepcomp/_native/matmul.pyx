@@ -32,6 +32,7 @@ cdef extern from "blocks.h" nogil:
     ctypedef struct dc_blocks:
         const int64_t *starts
         const uint16_t *columns
+        const uint32_t *offsets
         const uint8_t *labels
         const float *values
         int64_t n_values
@@ -184,7 +185,7 @@ def blocks_times_vectors_into(const int64_t[:, ::1] starts, const uint16_t[::1] 
     and (n_vectors, n_rows), else their columns; the strides, in numbers, are from row to row.
     `scratch` has room for 64 * (block_columns + last - first) numbers if n_vectors is not 1.
     """
-    cdef dc_blocks matrix = dc_blocks(&starts[0, 0], NULL, NULL, NULL, values.shape[0],
+    cdef dc_blocks matrix = dc_blocks(&starts[0, 0], NULL, NULL, NULL, NULL, values.shape[0],
                                       starts.shape[1] - 1, n_columns, block_columns)
     if columns.shape[0]:
         matrix.columns = &columns[0]
