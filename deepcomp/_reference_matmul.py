@@ -173,11 +173,11 @@ def _strided_at(address, n_vectors, n, stride, are_rows):
 
 
 def convolve_into(
-    indptr, offsets, labels, values, geometry, x, bias, isa, first_row, last_row, first_image,
+    starts, offsets, labels, values, geometry, x, bias, isa, first_row, last_row, first_image,
     last_image, scratch, image_numel, out,
 ):  # fmt: skip
     n_channels, height, width, *_, out_height, out_width = geometry.tolist()
-    plane_width, n_rows = int(geometry[8]), indptr.size - 1
+    plane_width, n_rows = int(geometry[8]), starts.shape[1] - 1
     weights = values[labels] if labels.size else values
     images = _floats_at(x, (last_image, n_channels, height, width))
     y = _floats_at(out, (last_image, n_rows, out_height, out_width))
@@ -186,8 +186,9 @@ def convolve_into(
         planes = _planes(images[image], *geometry.tolist()[3:9])
         for row in range(first_row, last_row):
             total = np.zeros(pixels.shape)
-            for p in range(indptr[row], indptr[row + 1]):
-                total += planes[pixels + int(offsets[p])] * float(weights[p])
+            for first, last in starts[:, row : row + 2]:
+                for p in range(first, last):
+                    total += planes[pixels + int(offsets[p])] * float(weights[p])
             y[image, row] = total
             if bias:
                 y[image, row] += _floats_at(bias, n_rows)[row]

@@ -9,10 +9,15 @@ from numpy.typing import NDArray
 
 from . import _kernels
 from .entries import Entries, Floats
+from .layouts import to_blocks
 from .multiply import scratch, share
 
 _MAX_SIZES = 8  # of inputs, that offsets are kept for
 _MAX_TILE = 128  # pixels; also what a tile may read beyond the planes
+_MAX_BLOCK = 1 << 16  # columns
+_CACHE_NBYTES = 32 << 10
+_CACHE_PIXELS = 64
+_LEAST_ENTRIES = 12  # of a row in a block
 _MAX_OFFSET = (1 << 32) - 1
 
 Pair = tuple[int, int]
@@ -38,7 +43,7 @@ class Window(NamedTuple):
 
 class _Offsets(NamedTuple):
     geometry: NDArray[np.int64]  # as convolve_into takes it
-    indptr: NDArray[np.int64]
+    starts: NDArray[np.int64]
     offsets: NDArray[np.uint32]
     labels: NDArray[np.uint8]
     values: Floats
@@ -125,7 +130,7 @@ class CompressedConvolution:
             images = (first, last) if by_image else (0, n_images)
             room = scratch(planes_numel + _MAX_TILE * (1 + rows[1] - rows[0]))
             _kernels.convolve_into(
-                o.indptr, o.offsets, o.labels, o.values, o.geometry, x, bias, _kernels.ISA, *rows,
+                o.starts, o.offsets, o.labels, o.values, o.geometry, x, bias, _kernels.ISA, *rows,
                 *images, room, image_numel, out,
             )  # fmt: skip
 
@@ -146,14 +151,27 @@ class CompressedConvolution:
         plane = int(geometry[7] * geometry[8] * geometry[5] * geometry[6])  # of one channel
         if int(geometry[0]) * plane > _MAX_OFFSET:
             raise ValueError(f"images of {size[0]} x {size[1]} are too large")
-        table = self._places(geometry, plane).astype(np.uint32)
-        offsets = table[entries.columns]
+        blocks = to_blocks(entries, self._block_columns(entries, geometry))
+        counts = np.diff(blocks.starts).reshape(-1)  # of each block and row
         n_outputs, n_inputs = self.shape[:2]
-        if self.window.groups > 1:
-            group = np.arange(n_outputs) // (n_outputs // self.window.groups)
-            first = (group * n_inputs * plane).astype(np.uint32)
-            offsets += np.repeat(first, np.diff(entries.indptr))
-        return _Offsets(geometry, entries.indptr, offsets, entries.labels, entries.values)
+        group = np.arange(n_outputs) // (n_outputs // self.window.groups)
+        first_column = np.arange(len(blocks.starts)) * blocks.block_columns
+        columns = np.repeat(np.repeat(first_column, n_outputs), counts) + blocks.columns
+        first_input = np.tile(group * n_inputs * plane, len(blocks.starts))
+        offsets = self._places(geometry, plane)[columns] + np.repeat(first_input, counts)
+        return _Offsets(
+            geometry, blocks.starts, offsets.astype(np.uint32), blocks.labels, blocks.values
+        )
+
+    def _block_columns(self, entries: Entries, geometry: NDArray[np.int64]) -> int:
+        """Return the width of blocks: so many channels that their inputs stay in the cache."""
+        _, n_inputs, height, width = self.shape
+        rows_above = (height - 1) * self.window.dilation[0] // self.window.stride[0]
+        pixels = _CACHE_PIXELS + rows_above * int(geometry[8])
+        n_blocks = n_inputs * 4 * pixels // _CACHE_NBYTES
+        n_blocks = min(n_blocks, entries.nnz // (_LEAST_ENTRIES * self.shape[0]))
+        n_channels = -(-n_inputs // max(1, n_blocks))
+        return max(1, min(n_channels * height * width, _MAX_BLOCK))
 
     def _geometry(self, size: Pair) -> NDArray[np.int64]:
         top, bottom, left, right = self.window.padding

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 from . import _kernels
 from .decode import threads
 from .entries import Entries, Floats
-from .layouts import BLOCK_COLUMNS, Blocks, Windows, aligned, to_blocks, to_windows, window_kind
+from .layouts import (
+    Blocks,
+    Windows,
+    aligned,
+    block_columns_for,
+    to_blocks,
+    to_windows,
+    window_kind,
+)
 
 if TYPE_CHECKING:
     from .tensor import CompressedTensor
@@ -26,7 +34,7 @@ _NO_SCRATCH = np.empty(0, np.uint16)
 class CompressedMatrix:
     """A matrix that is multiplied in its compressed form.
 
-    Its two layouts, for few and for many vectors, are made when they are first needed.
+    Its layouts, for one, few and many vectors, are made when they are first needed.
 
     Parameters
     ----------
@@ -41,15 +49,20 @@ class CompressedMatrix:
         self._decode = decode
         self.shape = shape
         self._windows: Windows | None = None
-        self._blocks: Blocks | None = None
+        self._blocks: dict[int, Blocks] = {}  # by the number of columns of a block
         self._has_windows = True  # until its values turn out to be too many
-        self._nnz = 0
+        self._nnz: int | None = None
         self._making = threading.Lock()
 
     @property
     def nbytes(self) -> int:
         """Bytes that the layouts made so far take."""
-        return sum(layout.nbytes for layout in (self._windows, self._blocks) if layout)
+        windows = self._windows.nbytes if self._windows else 0
+        return windows + sum(blocks.nbytes for blocks in list(self._blocks.values()))
+
+    @property
+    def _density(self) -> float:
+        return (self._nnz or 0) / max(1, self.shape[0] * self.shape[1])
 
     def multiply_into(
         self,
@@ -82,22 +95,23 @@ class CompressedMatrix:
                     self._times_vector(windows, x, bias, out, n_threads)
                     x, out = x + 4 * x_stride, out + 4 * out_stride
                 return
-        blocks = self._blocks or self._make_blocks()
+        blocks = self._blocks_for(n_vectors)
         vectors = x_stride, are_rows or n_vectors == 1, n_vectors
 
         def rows(first: int, last: int) -> None:
-            room = scratch(_MAX_TILE * (BLOCK_COLUMNS + last - first))
+            room = scratch(_MAX_TILE * (blocks.block_columns + last - first))
             _kernels.blocks_times_vectors_into(
                 blocks.starts, blocks.columns, blocks.labels, blocks.values, self.shape[1],
-                BLOCK_COLUMNS, x, *vectors, bias, _kernels.ISA, first, last, room, out,
+                blocks.block_columns, x, *vectors, bias, _kernels.ISA, first, last, room, out,
                 out_stride,
             )  # fmt: skip
 
-        share(rows, self.shape[0], self._nnz * n_vectors, n_threads)
+        share(rows, self.shape[0], blocks.columns.size * n_vectors, n_threads)
 
     def _times_vector(self, w: Windows, x: int, bias: int, out: int, n_threads: int) -> None:
         n_groups = w.starts.size - 1
-        if n_threads == 1 or self._nnz < 2 * _WORK_A_THREAD:  # no more calls than it needs
+        n_products = self._nnz or 0
+        if n_threads == 1 or n_products < 2 * _WORK_A_THREAD:  # no more calls than it needs
             _kernels.windows_times_vector_into(
                 w.starts, w.offsets, w.words, w.codebook, w.kind, *w.shape, x, bias, _kernels.ISA,
                 0, n_groups, _halves(w), out,
@@ -110,26 +124,33 @@ class CompressedMatrix:
                 first, last, _halves(w), out,
             )  # fmt: skip
 
-        share(groups, n_groups, self._nnz, n_threads)
+        share(groups, n_groups, n_products, n_threads)
 
     def _make_windows(self) -> Windows | None:
         with self._making:
             if self._windows is None and self._has_windows:
                 entries = self._entries()
-                density = entries.nnz / max(1, self.shape[0] * self.shape[1])
-                kind = window_kind(entries.n_values, density, _kernels.ISA)
+                kind = window_kind(entries.n_values, self._density, _kernels.ISA)
                 self._has_windows = kind is not None
                 if kind is not None:
                     self._windows = to_windows(entries, kind)
-                elif self._blocks is None:
-                    self._blocks = to_blocks(entries)
+                else:
+                    self._add_blocks(entries, 1)
             return self._windows
 
-    def _make_blocks(self) -> Blocks:
+    def _blocks_for(self, n_vectors: int) -> Blocks:
+        if self._nnz is not None:
+            blocks = self._blocks.get(block_columns_for(self._density, n_vectors))
+            if blocks is not None:
+                return blocks
         with self._making:
-            if self._blocks is None:
-                self._blocks = to_blocks(self._entries())
-            return self._blocks
+            return self._add_blocks(self._entries(), n_vectors)
+
+    def _add_blocks(self, entries: Entries, n_vectors: int) -> Blocks:
+        width = block_columns_for(self._density, n_vectors)
+        if width not in self._blocks:
+            self._blocks[width] = to_blocks(entries, width)
+        return self._blocks[width]
 
     def _entries(self) -> Entries:
         entries = self._decode()

@@ -37,7 +37,7 @@ ALLOWED = {
     "entries": ({"_kernels", "decode", "errors", "records", "sharing"}, True),
     "layouts": ({"_kernels", "entries"}, True),
     "multiply": ({"_kernels", "decode", "entries", "layouts"}, True),
-    "convolution": ({"_kernels", "entries", "multiply"}, True),
+    "convolution": ({"_kernels", "entries", "layouts", "multiply"}, True),
     "arrays": ({"records", "encode", "decode"}, True),
     "codebooks": ({"sharing"}, True),
     "rules": ({"arrays"}, False),

@@ -645,7 +645,12 @@ def convolve_into(draw):
         weight *= rng.permutation(np.arange(1, weight.size + 1)).reshape(shape) % 97
     tensor = deepcomp.compress({"w": weight}, bits=None)["w"]
     window = convolution.Window(stride, padding, dilation, groups)
-    offsets = convolution.CompressedConvolution(tensor._entries, shape, window)._offsets(size)
+    small_cache = mock.patch.object(
+        convolution, "_CACHE_NBYTES", draw(st.sampled_from((1 << 15, 200)))
+    )
+    with small_cache, mock.patch.object(convolution, "_LEAST_ENTRIES", 1):
+        layout = convolution.CompressedConvolution(tensor._entries, shape, window)
+        offsets = layout._offsets(size)
     g = offsets.geometry
     n_images = draw(st.integers(1, 2))
     x = rng.integers(-9, 9, (n_images, g[0], *size)).astype(np.float32)
@@ -654,7 +659,7 @@ def convolve_into(draw):
         sorted(rng.integers(0, shape[0] + 1, 2)),
         sorted(rng.integers(0, n_images + 1, 2)),
     )
-    csr = offsets.indptr, offsets.offsets, offsets.labels, offsets.values
+    csr = offsets.starts, offsets.offsets, offsets.labels, offsets.values
 
     def call(kernel, isa):
         out = np.full((n_images, shape[0], g[9], g[10]), 77, np.float32)

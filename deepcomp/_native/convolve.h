@@ -3,7 +3,8 @@
  * The input is packed into planes: zeros around it, and with strides one plane for each remainder
  * of a row's and a column's number. Every entry of the weight is then a plain offset from an output
  * pixel to an input, the same for all pixels. Pixels are numbered along the rows of a plane; a few
- * at the end of each row are computed for nothing, and not copied to the output.
+ * at the end of each row are computed for nothing, and not copied to the output. The entries of the
+ * weight are sorted by blocks of channels whose inputs stay in the first-level cache.
  */
 #ifndef DEEPCOMP_CONVOLVE_H
 #define DEEPCOMP_CONVOLVE_H
@@ -111,9 +112,9 @@ static inline dc_pixel_plan dc_plan_pixels(int isa, int64_t n_pixels)
 
 /* One image. The scratch has room for the planes, DC_SLACK numbers, and DC_MAX_TILE numbers for
  * each of the rows first_row .. last_row - 1, the channels of the output that are computed. */
-static inline void dc_convolve(const dc_blocks *in, const dc_geometry *g, const float *x,
-                               const float *bias, int isa, int64_t first_row, int64_t last_row,
-                               float *scratch, float *y)
+static inline void dc_convolve(const dc_blocks *in, int64_t n_blocks, const dc_geometry *g,
+                               const float *x, const float *bias, int isa, int64_t first_row,
+                               int64_t last_row, float *scratch, float *y)
 {
     const int64_t n_pixels = (g->out_height - 1) * g->plane_width + g->out_width;
     const int64_t planes_numel = g->n_channels * g->stride_height * g->stride_width *
@@ -130,15 +131,13 @@ static inline void dc_convolve(const dc_blocks *in, const dc_geometry *g, const 
         dc_pack_planes(g, x, scratch);
     }
     for (int64_t pixel = 0; pixel < n_pixels;) {
-        const dc_pixel_plan plan = dc_plan_pixels(isa, n_pixels - pixel);
+        dc_pixel_plan plan = dc_plan_pixels(isa, n_pixels - pixel);
         if (is_packed && plan.width > n_pixels - pixel) { /* do not read beyond the input */
-            const dc_pixel_plan least = dc_plan_pixels(isa, 16);
-            least.multiply(in, 0, planes + pixel, bias, first_row, last_row, tile);
-            dc_copy_pixels(g, tile, least.width, pixel, first_row, last_row, y);
-            pixel += least.width;
-            continue;
+            plan = dc_plan_pixels(isa, 16);
         }
-        plan.multiply(in, 0, planes + pixel, bias, first_row, last_row, tile);
+        for (int64_t block = 0; block < n_blocks; block++) {
+            plan.multiply(in, block, planes + pixel, bias, first_row, last_row, tile);
+        }
         dc_copy_pixels(g, tile, plan.width, pixel, first_row, last_row, y);
         pixel += plan.width;
     }
