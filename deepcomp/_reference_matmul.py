@@ -13,7 +13,7 @@ import numpy as np
 _KINDS = {  # lanes, columns of a window, slots, bits of a column, bits of a label, shift of count
     0: (16, 32, 3, 5, 5, 30),
     1: (16, 64, 2, 6, 6, None),
-    2: (8, 16, 3, 4, 5, 27),
+    2: (8, 32, 2, 5, 5, 27),
 }
 
 
@@ -37,6 +37,16 @@ def entries_into(gaps, gap_bits, position, numel, n_columns, columns, row_counts
     positions = position + ends[is_kept] - 1
     columns[:] = positions % n_columns
     row_counts += np.bincount(positions // n_columns, minlength=row_counts.size)
+    return 0
+
+
+def labels_into(labels, least, position, n_columns, columns, kept, row_counts):
+    where = np.flatnonzero(labels >= least)
+    if where.size != columns.size:
+        return 1
+    kept[:] = labels[where] - np.uint8(least)
+    columns[:] = (position + where) % n_columns
+    row_counts += np.bincount((position + where) // n_columns, minlength=row_counts.size)
     return 0
 
 

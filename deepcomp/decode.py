@@ -136,7 +136,7 @@ class TensorDecoder:
         return np.concatenate(positions), np.concatenate(patterns)
 
     def gaps_and_labels(self) -> Iterator[tuple[Block, Symbols, Symbols]]:
-        """Yield each block of a sparse tensor with a codebook, its gaps and its labels.
+        """Yield each block of a tensor with a codebook, its gaps (if it is sparse) and its labels.
 
         Their memory is used again for the next block.
         """

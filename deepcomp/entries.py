@@ -83,10 +83,11 @@ def decode_entries(decoder: TensorDecoder) -> Entries:
     if record.numel == 0:
         indptr = np.zeros(shape[0] + 1, np.int64)
         return Entries(indptr, *_no_entries(), np.empty(0, np.float32), shape)
-    if record.layout == "sparse" and record.codebook is not None:
+    if record.codebook is not None:
         codebook = to_float32(decoder.codebook, record.dtype)
-        if codebook.all():
-            return _walk(decoder, codebook, shape)
+        n_zeros = int(record.layout == "dense" and decoder.codebook[0] == 0)
+        if codebook[n_zeros:].all():
+            return _walk(decoder, codebook, n_zeros, shape)
     positions, patterns = decoder.kept()
     return _share(positions, to_float32(patterns, record.dtype), shape)
 
@@ -111,7 +112,10 @@ def _no_entries() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     return np.empty(0, np.uint32), np.empty(0, np.uint8)
 
 
-def _walk(decoder: TensorDecoder, codebook: Floats, shape: tuple[int, int]) -> Entries:
+def _walk(
+    decoder: TensorDecoder, codebook: Floats, n_zeros: int, shape: tuple[int, int]
+) -> Entries:
+    """Decode block by block; the zero of a dense tensor is the first label, if there is one."""
     nnz = decoder.record.nnz or 0
     columns, labels = np.empty(nnz, np.uint32), np.empty(nnz, np.uint8)
     indptr = np.zeros(shape[0] + 1, np.int64)
@@ -119,15 +123,21 @@ def _walk(decoder: TensorDecoder, codebook: Floats, shape: tuple[int, int]) -> E
     first = position = 0
     for block, gaps, block_labels in decoder.gaps_and_labels():
         last = first + block.n_kept
-        status = _kernels.entries_into(
-            gaps, gap_bits, position, block.numel, shape[1], columns[first:last], indptr[1:]
-        )
+        if gap_bits is None:
+            status = _kernels.labels_into(
+                block_labels, n_zeros, position, shape[1], columns[first:last], labels[first:last],
+                indptr[1:],
+            )  # fmt: skip
+        else:
+            labels[first:last] = block_labels
+            status = _kernels.entries_into(
+                gaps, gap_bits, position, block.numel, shape[1], columns[first:last], indptr[1:]
+            )
         if status:
-            raise DczError(f"a block of {block.numel} entries: its gaps are wrong")
-        labels[first:last] = block_labels
+            raise DczError(f"a block of {block.numel} entries does not keep {block.n_kept}")
         first, position = last, position + block.numel
     np.cumsum(indptr, out=indptr)
-    return Entries(indptr, columns, labels, codebook, shape)
+    return Entries(indptr, columns, labels, codebook[n_zeros:], shape)
 
 
 def _share(positions: NDArray[np.int64], values: Floats, shape: tuple[int, int]) -> Entries:

@@ -21,7 +21,7 @@ class Windows(NamedTuple):
     Attributes
     ----------
     kind : int
-        0: 16 lanes, 32 columns, 32 values. 1: 16 lanes, 64 columns, 63 values. 2: 8 lanes, 16
+        0: 16 lanes, 32 columns, 32 values. 1: 16 lanes, 64 columns, 63 values. 2: 8 lanes, 32
         columns, 32 values.
     starts : ndarray of int64, shape (n_groups + 1,)
     offsets : ndarray of int32, shape (n_steps,)

@@ -512,6 +512,26 @@ def entries_into(draw):
     return call
 
 
+@case
+@st.composite
+def labels_into(draw):
+    rng, n_columns = draw(generators()), draw(st.sampled_from((1, 2, 7, 300, 5000)))
+    n_before, least = draw(st.integers(0, 9000)), draw(st.integers(0, 1))
+    labels = rng.integers(
+        0, draw(st.sampled_from((2, 3, 256))), draw(st.integers(1, 900)), np.uint8
+    )
+    n_kept = np.count_nonzero(labels >= least) + draw(st.sampled_from((0, 0, 1)))
+    n_rows = -(-(n_before + labels.size) // n_columns)
+
+    def call(kernel, isa):
+        columns, counts = np.zeros(n_kept, np.uint32), np.ones(n_rows, np.int64)
+        kept = np.zeros(n_kept, np.uint8)
+        status = kernel(labels, least, n_before, n_columns, columns, kept, counts)
+        return [np.array(status)] if status else [np.array(status), columns, kept, counts]
+
+    return call
+
+
 @st.composite
 def window_matrices(draw):
     kind = draw(st.sampled_from((0, 1, 2)))

@@ -78,6 +78,39 @@ def entries_into(const uint8_t[::1] gaps, int gap_bits, int64_t position, int64_
     return status
 
 
+def labels_into(const uint8_t[::1] labels, int least, int64_t position, int64_t n_columns,
+                uint32_t[::1] columns, uint8_t[::1] kept, int64_t[::1] row_counts):
+    """Collect the entries of a dense block whose label is `least` or more.
+
+    Fills `columns` and `kept`, the label less `least`, and adds to `row_counts`. Returns 0, or 1 if
+    there are not as many entries as `columns` has room for.
+    """
+    cdef Py_ssize_t i, n = 0, room = columns.shape[0], n_labels = labels.shape[0]
+    cdef int64_t row = position // n_columns, column = position % n_columns, before
+    with nogil:
+        before = n
+        for i in range(n_labels):
+            n += labels[i] >= least
+        if n == room:
+            n = 0
+            for i in range(n_labels):
+                if n < room:
+                    columns[n] = <uint32_t>column  # overwritten unless the entry is kept
+                    kept[n] = <uint8_t>(labels[i] - least)
+                n += labels[i] >= least
+                column += 1
+                if column == n_columns:
+                    row_counts[row] += n - before
+                    before = n
+                    row += 1
+                    column = 0
+            if n > before:
+                row_counts[row] += n - before
+        else:
+            n = -1
+    return 1 if n < 0 else 0
+
+
 def window_starts_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
                        const uint8_t[::1] labels, int64_t n_columns, int kind,
                        int64_t[::1] starts):

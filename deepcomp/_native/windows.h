@@ -19,7 +19,7 @@
  * it, a label; then the number of slots in use. HALVES has its two slots in two halves instead:
  * 6 bits of column, 6 of label + 1 (0 = empty), as two 16-bit numbers that lie where
  * _mm512_unpacklo_epi16 and _mm512_unpackhi_epi16 find them. */
-enum { DC_WINDOWS_32 = 0, DC_WINDOWS_64_HALVES = 1, DC_WINDOWS_16 = 2 };
+enum { DC_WINDOWS_32 = 0, DC_WINDOWS_64_HALVES = 1, DC_WINDOWS_32_PAIRS = 2 };
 
 #define DC_MAX_LANES 16
 #define DC_MAX_WINDOW 64
@@ -38,7 +38,7 @@ DC_INLINE dc_window_kind dc_kind_of_windows(int kind)
     case DC_WINDOWS_64_HALVES:
         return (dc_window_kind){16, 64, 2, 6, 6, 0};
     default:
-        return (dc_window_kind){8, 16, 3, 4, 5, 27};
+        return (dc_window_kind){8, 32, 2, 5, 5, 27};
     }
 }
 
@@ -142,7 +142,7 @@ static inline int64_t dc_lay_out_windows(const dc_entries *in, int kind, int64_t
     case DC_WINDOWS_64_HALVES:
         return dc_lay_out_group(in, DC_WINDOWS_64_HALVES, group, offsets, words);
     default:
-        return dc_lay_out_group(in, DC_WINDOWS_16, group, offsets, words);
+        return dc_lay_out_group(in, DC_WINDOWS_32_PAIRS, group, offsets, words);
     }
 }
 

@@ -127,13 +127,13 @@ DC_TARGET_AVX512 static inline void dc_windows_64_avx512(const dc_windows *in, c
     }
 }
 
-/* --- 8 lanes, windows of 16 columns, three slots, up to 32 values --- */
+/* --- 8 lanes, windows of 32 columns, two slots, up to 32 values --- */
 
 /* Bit `bit` of each lane's index chooses b over a. */
 #define DC_CHOOSE(a, b, index, bit)                                                           \
     _mm256_blendv_ps(a, b, _mm256_castsi256_ps(_mm256_slli_epi32(index, 31 - (bit))))
 
-DC_TARGET_AVX2 static inline void dc_windows_16_avx2(const dc_windows *in, const float *x,
+DC_TARGET_AVX2 static inline void dc_windows_32_avx2(const dc_windows *in, const float *x,
                                                      const float *bias, int64_t first,
                                                      int64_t last, float *y)
 {
@@ -142,20 +142,25 @@ DC_TARGET_AVX2 static inline void dc_windows_16_avx2(const dc_windows *in, const
         values[i] = _mm256_loadu_ps(in->codebook + 8 * i);
     }
     for (int64_t group = first; group < last; group++) {
-        __m256 sums[3] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps()};
+        __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         const int64_t end = in->starts[group + 1];
         for (int64_t step = in->starts[group]; step < end; step++) {
             const float *window = x + in->offsets[step];
             const __m256 x0 = _mm256_loadu_ps(window), x1 = _mm256_loadu_ps(window + 8);
+            const __m256 x2 = _mm256_loadu_ps(window + 16), x3 = _mm256_loadu_ps(window + 24);
             const __m256i word =
                 _mm256_loadu_si256((const __m256i *)(in->words + 8 * step));
             _mm_prefetch((const char *)(in->words + 8 * step + DC_WORDS_AHEAD), _MM_HINT_T0);
-#pragma GCC unroll 3
-            for (int slot = 0; slot < 3; slot++) {
-                const __m256i column = _mm256_srli_epi32(word, 9 * slot);
-                const __m256i label = _mm256_srli_epi32(word, 9 * slot + 4);
-                const __m256 input = DC_CHOOSE(_mm256_permutevar8x32_ps(x0, column),
-                                               _mm256_permutevar8x32_ps(x1, column), column, 3);
+#pragma GCC unroll 2
+            for (int slot = 0; slot < 2; slot++) {
+                const __m256i column = _mm256_srli_epi32(word, 10 * slot);
+                const __m256i label = _mm256_srli_epi32(word, 10 * slot + 5);
+                const __m256 input = DC_CHOOSE(
+                    DC_CHOOSE(_mm256_permutevar8x32_ps(x0, column),
+                              _mm256_permutevar8x32_ps(x1, column), column, 3),
+                    DC_CHOOSE(_mm256_permutevar8x32_ps(x2, column),
+                              _mm256_permutevar8x32_ps(x3, column), column, 3),
+                    column, 4);
                 const __m256 weight = DC_CHOOSE(
                     DC_CHOOSE(_mm256_permutevar8x32_ps(values[0], label),
                               _mm256_permutevar8x32_ps(values[1], label), label, 3),
@@ -170,7 +175,7 @@ DC_TARGET_AVX2 static inline void dc_windows_16_avx2(const dc_windows *in, const
             }
         }
         float total[8];
-        _mm256_storeu_ps(total, _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]), sums[2]));
+        _mm256_storeu_ps(total, _mm256_add_ps(sums[0], sums[1]));
         for (int lane = 0; lane < 8 && 8 * group + lane < in->n_rows; lane++) {
             y[8 * group + lane] = total[lane] + (bias ? bias[8 * group + lane] : 0.0f);
         }
@@ -195,9 +200,9 @@ static inline void dc_windows_times_vector(const dc_windows *in, int kind, const
         dc_windows_64_avx512(in, x, bias, first, last, scratch, y);
         return;
     }
-    if (isa >= DC_ISA_AVX2 && kind == DC_WINDOWS_16) {
-        x = dc_padded_vector(in, 16, x, short_vector);
-        dc_windows_16_avx2(in, x, bias, first, last, y);
+    if (isa >= DC_ISA_AVX2 && kind == DC_WINDOWS_32_PAIRS) {
+        x = dc_padded_vector(in, 32, x, short_vector);
+        dc_windows_32_avx2(in, x, bias, first, last, y);
         return;
     }
 #else
