@@ -36,13 +36,8 @@ class StoredWeight:
     def __init__(self, section: Tensor, record: TensorRecord) -> None:
         self.tensor = CompressedTensor(record, lambda: memoryview(section.numpy()))
         self.shape = record.shape
+        self.matrix: CompressedMatrix = self.tensor._matrix
         self._convolutions: dict[Window, CompressedConvolution] = {}
-
-    @property
-    def matrix(self) -> CompressedMatrix:
-        """The weight as a matrix."""
-        matrix: CompressedMatrix = self.tensor._matrix
-        return matrix
 
     @cached_property
     def transposed(self) -> CompressedMatrix:
