@@ -3,6 +3,7 @@
 import copy
 import io
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -379,6 +380,34 @@ def test_restore_a_convolutional_network(tmp_path):
     assert not sparse.fc.training
     x = torch.randn(4, 3, 20, 20)
     check(sparse(x), dense(x) + 1)
+
+
+def test_restore_a_resnet(monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
+    from resnet import ResNet
+
+    dense, packed = pruned(ResNet(20).eval(), density=0.15)
+    sparse = copy.deepcopy(dense)
+    layers = packed.restore(sparse, layers="sparse").layers
+    assert sum(choice.is_sparse for choice in layers) == len(layers) == 20
+    for n in (1, 5):
+        x = torch.randn(n, 3, 32, 32)
+        with torch.inference_mode():
+            check(sparse(x), dense(x))
+
+
+def test_restore_lenet():
+    layers = (
+        *(nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10)),
+    )
+    dense, packed = pruned(nn.Sequential(*layers), density=0.1)
+    sparse = copy.deepcopy(dense)
+    packed.restore(sparse, layers="sparse")
+    for n in (1, 8, 64):
+        x = torch.randn(n, 1, 28, 28)
+        with torch.inference_mode():
+            check(sparse(x), dense(x))
 
 
 @pytest.mark.parametrize("training", [False, True])
