@@ -15,6 +15,15 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _LEAST_GAIN = 1.2  # below, a layer stays dense: what was measured varies by so much
 _CACHE_WEIGHTS = 1 << 22  # a dense float32 matrix that is larger is read from memory each time
 
+# Nanoseconds a weight and vector, for up to 4, up to 16, and more vectors: dense, and sparse as a
+# line over the density.
+_DENSE, _DENSE_LARGE = (0.072, 0.037, 0.027), (0.19, 0.066, 0.026)
+_SPARSE = {
+    "portable": ((0.001, 0.43), (0.001, 0.19), (0.001, 0.17)),
+    "avx2": ((0.013, 0.27), (0.0005, 0.07), (0.0005, 0.03)),
+    "avx512": ((0.005, 0.05), (0.0005, 0.06), (0.0005, 0.025)),
+}
+
 
 class Choice(NamedTuple):
     """What was chosen for a layer.
@@ -74,8 +83,8 @@ def choose_layers(
 def expected_gain(tensor: "CompressedTensor", batch: int) -> float:
     """Estimate how many times as fast as the dense layer a sparse one is, on one thread.
 
-    Nanoseconds for each weight and vector, measured with float32 on a Zen 4 core with AVX-512;
-    the crossover is where the result is 1.
+    By what was measured with float32 on a Zen 4 core, ResNet-20 for convolutions included; the
+    crossover is where the result is 1.
 
     Parameters
     ----------
@@ -89,16 +98,14 @@ def expected_gain(tensor: "CompressedTensor", batch: int) -> float:
     density = 1.0 if tensor.density is None else tensor.density
     if len(tensor.shape) == 4:
         return 0.0105 / (0.020 * density + 0.0004)
-    numel = tensor.record.numel
     isa = _kernels.ISA_NAMES[_kernels.ISA]
-    if batch <= 4:
-        dense = 0.19 if numel > _CACHE_WEIGHTS else 0.075
-        few = tensor.record.codebook is not None and tensor.record.codebook <= 63
-        sparse = {"avx512": 0.09, "avx2": 0.5}.get(isa, 0.6) if few else 0.6
-        return dense / (sparse * density + 0.001)
-    dense = 0.075 if batch < 32 else 0.028
-    sparse = 0.065 if batch < 32 else {"avx512": 0.036, "avx2": 0.04}.get(isa, 0.12)
-    return dense / (sparse * density + 0.0005)
+    n_values = tensor.record.codebook
+    if batch <= 4 and (n_values is None or n_values > (63 if isa == "avx512" else 32)):
+        isa = "portable"  # entry by entry
+    which = 0 if batch <= 4 else 1 if batch <= 16 else 2
+    dense = (_DENSE_LARGE if tensor.record.numel > _CACHE_WEIGHTS else _DENSE)[which]
+    fixed, each = _SPARSE[isa][which]
+    return dense / (fixed + each * density)
 
 
 def _obstacle(packed: "CompressedModel", name: str, module: torch.nn.Module) -> str:
