@@ -20,7 +20,7 @@ PACKAGES = (
     "pytest-benchmark",
 )
 
-COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt}
+COMPARE = {">=": operator.ge, "<=": operator.le, "<": operator.lt, ">": operator.gt}
 
 
 @dataclass(frozen=True)

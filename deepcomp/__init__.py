@@ -16,6 +16,7 @@ _HOMES = {
     "UnsupportedVersionError": "errors",
     "compress": "model",
     "load": "model",
+    "matmul": "multiply",
     "save": "model",
     "search": "nn.budget",
     "sensitivity": "nn.scan",
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .model import compress as compress
     from .model import load as load
     from .model import save as save
+    from .multiply import matmul as matmul
     from .nn.budget import search as search
     from .nn.pruner import Pruner as Pruner
     from .nn.scan import sensitivity as sensitivity

@@ -44,6 +44,7 @@ def _chosen_isa() -> int:
 ISA = _chosen_isa()
 
 if _choice == "native":
+    from ._native.convolve import *  # noqa: F403
     from ._native.huffman import (
         count_symbols_into,
         decode_into,
@@ -52,11 +53,13 @@ if _choice == "native":
         package_merge_into,
     )
     from ._native.kmeans import *  # noqa: F403
+    from ._native.matmul import *  # noqa: F403
     from ._native.prune import *  # noqa: F403
     from ._native.relindex import *  # noqa: F403
 else:
     from ._reference import *  # noqa: F403
     from ._reference_kmeans import *  # noqa: F403
+    from ._reference_matmul import *  # noqa: F403
 
 if TYPE_CHECKING:  # compiled modules have no types
 

@@ -108,7 +108,7 @@ class TensorDecoder:
                 self._decode_blocks(out[which.start * step : which.stop * step], which, scratch)
 
         # the scratch is made here: in a new thread, its pages would be new as well
-        others = [_threads().submit(work, self._scratch()) for _ in range(n_threads - 1)]
+        others = [threads().submit(work, self._scratch()) for _ in range(n_threads - 1)]
         try:
             work(self._scratch())
         finally:
@@ -134,6 +134,16 @@ class TensorDecoder:
             patterns.append(entries[where])
             first += entries.size
         return np.concatenate(positions), np.concatenate(patterns)
+
+    def gaps_and_labels(self) -> Iterator[tuple[Block, Symbols, Symbols]]:
+        """Yield each block of a tensor with a codebook, its gaps (if it is sparse) and its labels.
+
+        Their memory is used again for the next block.
+        """
+        scratch = self._scratch()
+        for block in self.section.blocks:
+            streams = self._symbols(block, scratch)
+            yield block, streams[0], streams[-1]
 
     def verify(self) -> None:
         """Decode block by block and keep nothing."""
@@ -267,13 +277,13 @@ class TensorDecoder:
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
+def threads() -> ThreadPoolExecutor:
     """Return threads that are kept: to start one takes as long as to decode a million entries."""
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="deepcomp")
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of them
-    os.register_at_fork(after_in_child=_threads.cache_clear)
+    os.register_at_fork(after_in_child=threads.cache_clear)
 
 
 class _Scratch:

@@ -77,8 +77,15 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         dense = {n: t.to_torch() for n, t in self.items() if n not in self.aliases}
         return {name: dense[self.aliases.get(name, name)] for name in self}
 
-    def restore(self, model: torch.nn.Module, strict: bool = True) -> Restored:
-        """Put dense weights into a module, in place.
+    def restore(
+        self,
+        model: torch.nn.Module,
+        strict: bool = True,
+        layers: str = "dense",
+        batch: int = 1,
+        verbose: bool = False,
+    ) -> Restored:
+        """Put weights into a module, in place.
 
         Names, shapes and checksums are checked before anything is written.
 
@@ -89,14 +96,25 @@ class CompressedModel(Mapping[str, CompressedTensor]):
             ``_orig`` and ``_mask`` tensors from the folded weight.
         strict : bool, default True
             Whether the names must be the same on both sides.
+        layers : {"dense", "sparse", "auto"}, default "dense"
+            With "sparse", each ``nn.Linear`` and ``nn.Conv2d`` that can be is replaced by a layer
+            that computes from the compressed weight (`deepcomp.nn.layers`), on the CPU; with
+            "auto", each that is expected to be faster so. Their weights can no longer be trained.
+        batch : int, default 1
+            With "auto", the number of vectors or images that will come at a time.
+        verbose : bool, default False
+            Whether to print what was chosen for each layer, and why.
 
         Returns
         -------
         Restored
-            ``missing_keys`` and ``unexpected_keys``, as of ``nn.Module.load_state_dict``.
+            ``missing_keys`` and ``unexpected_keys``, as of ``nn.Module.load_state_dict``; and
+            ``layers``, what was chosen and why.
 
         Raises
         ------
+        ValueError
+            If `layers` or `batch` is none of these.
         RuntimeError
             If names (with `strict`) or shapes differ; nothing is changed then.
         DczError
@@ -108,10 +126,14 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         >>> model = torch.nn.Linear(4, 2)
         >>> deepcomp.compress(model, bits=2).restore(model)
         Restored(missing_keys=[], unexpected_keys=[])
+        >>> model = torch.nn.Sequential(torch.nn.Linear(90, 30))
+        >>> packed = deepcomp.compress(model, bits=2, sparsity=0.8)
+        >>> packed.restore(model, layers="sparse").layers[0].is_sparse
+        True
         """
         from .nn.model import restore
 
-        return restore(self, model, strict)
+        return restore(self, model, strict, layers, batch, verbose)
 
 
 def compress(

@@ -142,6 +142,18 @@ class CompressedTensor:
 
         return self._named(lambda: TensorDecoder(self.record, self.section()))
 
+    @cached_property
+    def _matrix(self) -> Any:
+        from .entries import matrix_shape
+        from .multiply import CompressedMatrix
+
+        return CompressedMatrix(self._entries, matrix_shape(self.shape))
+
+    def _entries(self) -> Any:
+        from .entries import decode_entries
+
+        return self._named(lambda: decode_entries(self._decoder))
+
     def _named(self, action: Callable[[], Any]) -> Any:
         try:
             return action()

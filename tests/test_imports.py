@@ -22,7 +22,11 @@ ALLOWED = {
     "report": ({"errors", "records", "container", "sections"}, False),
     "_reference": (set(), True),
     "_reference_kmeans": (set(), True),
-    "_kernels": ({"_native", "_reference", "_reference_kmeans"}, False),
+    "_reference_matmul": (set(), True),
+    "_kernels": (
+        {"_native", "_reference", "_reference_kmeans", "_reference_matmul"},
+        False,
+    ),
     "prune": ({"_kernels"}, True),
     "relindex": ({"_kernels", "records"}, True),
     "kmeans": ({"_kernels"}, True),
@@ -30,6 +34,10 @@ ALLOWED = {
     "huffman": ({"_kernels", "records", "errors"}, True),
     "encode": ({"_kernels", "records", "sections", "huffman", "relindex", "sharing"}, True),
     "decode": ({"_kernels", "records", "sections", "errors", "huffman"}, True),
+    "entries": ({"_kernels", "decode", "errors", "records", "sharing"}, True),
+    "layouts": ({"_kernels", "entries"}, True),
+    "multiply": ({"_kernels", "decode", "entries", "layouts"}, True),
+    "convolution": ({"_kernels", "entries", "layouts", "multiply"}, True),
     "arrays": ({"records", "encode", "decode"}, True),
     "codebooks": ({"sharing"}, True),
     "rules": ({"arrays"}, False),
@@ -49,11 +57,17 @@ ALLOWED = {
         {"arrays", "codebooks", "decode", "pipeline", "prune", "rules", "sharing", "nn.convert"},
         True,
     ),
-    "nn.model": ({"nn.convert"}, False),
     "nn.trial": ({"arrays", "pipeline", "rules", "tensor"}, False),
     "nn.scan": ({"nn.trial"}, False),
     "nn.lagrange": ({"pipeline", "nn.trial"}, True),
     "nn.budget": ({"model", "records", "nn.lagrange", "nn.trial"}, False),
+    "nn.ops": (
+        {"convolution", "entries", "errors", "index", "multiply", "records", "tensor"},
+        False,
+    ),
+    "nn.layers": ({"convolution", "nn.ops"}, False),
+    "nn.choice": ({"_kernels", "nn.layers"}, False),
+    "nn.model": ({"nn.choice", "nn.convert"}, False),
 }
 
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from strategies import densities, generators, pattern_arrays, streams
 
 import deepcomp._native
-from deepcomp import _kernels, _reference, encode, huffman, relindex
+from deepcomp import _kernels, _reference, _reference_matmul, convolution, encode, huffman, relindex
 from deepcomp._native import cpu
 from deepcomp.decode import TensorDecoder
 from deepcomp.records import GAP_BITS, MAX_CODE_LENGTH
@@ -41,12 +41,10 @@ def native_kernels():
 def twin(name):
     """Return the NumPy twin of a kernel, None if there is none."""
     found = getattr(_reference, name, None)
-    if found is None:  # those of k-means may be in a module of their own
-        try:
-            module = importlib.import_module("deepcomp._reference_kmeans")
-        except ImportError:
-            return None
-        found = getattr(module, name, None)
+    for other in ("kmeans", "matmul"):  # have a module of their own
+        if found is None:
+            module = importlib.import_module(f"deepcomp._reference_{other}")
+            found = getattr(module, name, None)
     return found
 
 
@@ -461,6 +459,236 @@ def pattern_labels_into(draw):
         labels = np.zeros(patterns.size, np.uint8)
         missing = kernel(patterns, distinct, labels)
         return [np.array(missing), labels[: missing if missing >= 0 else None]]
+
+    return call
+
+
+# --- products from the compressed form ---
+
+
+@st.composite
+def matrices(draw, most_values=256):
+    """Draw the entries of a matrix and small whole numbers, whose sums are exact in any order."""
+    rng = draw(generators())
+    n_rows, n_columns = draw(st.integers(1, 40)), draw(st.sampled_from((1, 3, 15, 16, 65, 300)))
+    kept = rng.random((n_rows, n_columns)) < draw(densities)
+    if draw(st.booleans()):
+        kept[rng.random(n_rows) < 0.5] = False
+    n_values = draw(st.sampled_from([n for n in (1, 31, 32, 63, 256) if n <= most_values]))
+    rows, columns = np.nonzero(kept)
+    indptr = np.searchsorted(rows, np.arange(n_rows + 1))
+    labels = rng.integers(0, n_values, columns.size).astype(np.uint8)
+    codebook = np.arange(-n_values // 2, n_values - n_values // 2 + 1, dtype=np.float32)
+    codebook = codebook[codebook != 0][:n_values]
+    return indptr, columns.astype(np.uint32), labels, codebook, n_columns, rng
+
+
+def address(array):
+    return array.ctypes.data
+
+
+@case
+@st.composite
+def entries_into(draw):
+    rng, gap_bits, numel = draw(generators()), draw(gap_widths), draw(st.integers(1, 3000))
+    n_columns, n_before = draw(st.sampled_from((1, 2, 7, 300, 5000))), draw(st.integers(0, 9000))
+    positions = np.flatnonzero(rng.random(numel) < draw(densities))
+    gaps = relindex.to_gaps(positions, gap_bits)
+    damage = draw(st.sampled_from(("none", "one gap", "escape", "shorter block", "a kept one")))
+    if damage == "one gap" and gaps.size:
+        gaps[rng.integers(gaps.size)] = rng.integers(1 << gap_bits)
+    elif damage == "escape":
+        gaps = np.append(gaps, np.uint8((1 << gap_bits) - 1))
+    elif damage == "shorter block":
+        numel = int(rng.integers(0, numel))
+    n_kept = positions.size + (damage == "a kept one")
+    n_rows = -(-(n_before + 3000) // n_columns)
+
+    def call(kernel, isa):
+        columns, counts = np.zeros(n_kept, np.uint32), np.ones(n_rows, np.int64)
+        status = kernel(gaps, gap_bits, n_before, numel, n_columns, columns, counts)
+        return [np.array(status)] if status else [np.array(status), columns, counts]
+
+    return call
+
+
+@case
+@st.composite
+def labels_into(draw):
+    rng, n_columns = draw(generators()), draw(st.sampled_from((1, 2, 7, 300, 5000)))
+    n_before, least = draw(st.integers(0, 9000)), draw(st.integers(0, 1))
+    labels = rng.integers(
+        0, draw(st.sampled_from((2, 3, 256))), draw(st.integers(1, 900)), np.uint8
+    )
+    n_kept = np.count_nonzero(labels >= least) + draw(st.sampled_from((0, 0, 1)))
+    n_rows = -(-(n_before + labels.size) // n_columns)
+
+    def call(kernel, isa):
+        columns, counts = np.zeros(n_kept, np.uint32), np.ones(n_rows, np.int64)
+        kept = np.zeros(n_kept, np.uint8)
+        status = kernel(labels, least, n_before, n_columns, columns, kept, counts)
+        return [np.array(status)] if status else [np.array(status), columns, kept, counts]
+
+    return call
+
+
+@st.composite
+def window_matrices(draw):
+    kind = draw(st.sampled_from((0, 1, 2)))
+    return kind, 8 if kind == 2 else 16, draw(matrices(most_values=63 if kind == 1 else 32))
+
+
+@case
+@st.composite
+def window_starts_into(draw):
+    kind, lanes, (*csr, _, n_columns, _) = draw(window_matrices())
+
+    def call(kernel, isa):
+        starts = np.full(-(-(csr[0].size - 1) // lanes) + 1, -1)
+        kernel(*csr, n_columns, kind, starts)
+        return [starts]
+
+    return call
+
+
+def windows_of(kernel, kind, lanes, csr, n_columns):
+    starts = np.full(-(-(csr[0].size - 1) // lanes) + 1, -1)
+    _reference_matmul.window_starts_into(*csr, n_columns, kind, starts)
+    offsets, words = np.zeros(starts[-1], np.int32), np.zeros(starts[-1] * lanes, np.uint32)
+    kernel(*csr, n_columns, kind, starts, offsets, words)
+    return starts, offsets, words
+
+
+@case
+@st.composite
+def windows_into(draw):
+    kind, lanes, (*csr, _, n_columns, _) = draw(window_matrices())
+    return lambda kernel, isa: windows_of(kernel, kind, lanes, csr, n_columns)
+
+
+@case
+@st.composite
+def windows_times_vector_into(draw):
+    kind, lanes, (*csr, codebook, n_columns, rng) = draw(window_matrices())
+    layout = windows_of(_reference_matmul.windows_into, kind, lanes, csr, n_columns)
+    places, n_rows = np.zeros(64, np.float32), csr[0].size - 1
+    places[: codebook.size] = codebook
+    x = rng.integers(-9, 9, n_columns).astype(np.float32)
+    x[rng.random(x.size) < draw(st.sampled_from((0, 0.1)))] = np.nan
+    bias = rng.integers(-9, 9, n_rows).astype(np.float32) if draw(st.booleans()) else None
+    n_groups = layout[0].size - 1
+    first, last = sorted(rng.integers(0, n_groups + 1, 2))
+
+    def call(kernel, isa):
+        out = np.full(n_rows, 77, np.float32)
+        scratch = np.full(2 * (n_columns + 80), 0x7FC0, np.uint16)
+        kernel(
+            *layout, places, kind, n_rows, n_columns, address(x),
+            0 if bias is None else address(bias), isa, first, last, scratch, address(out),
+        )  # fmt: skip
+        return [out]
+
+    return call
+
+
+def blocks_of(kernel, csr, values, block_columns, n_columns):
+    starts = np.zeros((-(-n_columns // block_columns), csr[0].size), np.int64)
+    columns, labels = np.zeros(csr[1].size, np.uint16), np.zeros_like(csr[2])
+    out_values = values if labels.size else np.zeros_like(values)
+    kernel(*csr, values, block_columns, starts, columns, labels, out_values)
+    return starts, columns, labels, out_values
+
+
+@st.composite
+def matrices_with_blocks(draw):
+    *csr, codebook, n_columns, rng = draw(matrices())
+    if draw(st.booleans()):
+        codebook, csr[2] = codebook[csr[2]], csr[2][:0]
+    return csr, codebook, draw(st.sampled_from((1, 2, 64, 300))), n_columns, rng
+
+
+@case
+@st.composite
+def blocks_into(draw):
+    *arguments, _ = draw(matrices_with_blocks())
+    return lambda kernel, isa: blocks_of(kernel, *arguments)
+
+
+@case
+@st.composite
+def blocks_times_vectors_into(draw):
+    *arguments, rng = draw(matrices_with_blocks())
+    layout, n_columns = blocks_of(_reference_matmul.blocks_into, *arguments), arguments[3]
+    n_rows, n_vectors = (
+        arguments[0][0].size - 1,
+        draw(st.sampled_from((1, 2, 8, 9, 21, 33, 64, 70))),
+    )
+    are_rows, spare = draw(st.booleans()), draw(st.integers(0, 3))
+    shape = (n_vectors, n_columns) if are_rows else (n_columns, n_vectors)
+    x = rng.integers(-9, 9, (shape[0], shape[1] + spare)).astype(np.float32)
+    x[rng.random(x.shape) < draw(st.sampled_from((0, 0.02)))] = np.nan
+    bias = rng.integers(-9, 9, n_rows).astype(np.float32) if draw(st.booleans()) else None
+    first, last = sorted(rng.integers(0, n_rows + 1, 2))
+
+    def call(kernel, isa):
+        out_shape = (n_vectors, n_rows) if are_rows else (n_rows, n_vectors)
+        out = np.full((out_shape[0], out_shape[1] + spare), 77, np.float32)
+        scratch = np.full(64 * (arguments[2] + n_rows), np.nan, np.float32)
+        kernel(
+            *layout, n_columns, arguments[2], address(x), x.shape[1], are_rows, n_vectors,
+            0 if bias is None else address(bias), isa, first, last, scratch, address(out),
+            out.shape[1],
+        )  # fmt: skip
+        return [out]
+
+    return call
+
+
+@case
+@st.composite
+def convolve_into(draw):
+    rng, extents = draw(generators()), st.integers(1, 6)
+    groups, n_inputs, kernel = (
+        draw(st.integers(1, 2)),
+        draw(extents),
+        (draw(extents), draw(extents)),
+    )
+    shape = groups * draw(st.integers(1, 9)), n_inputs, *kernel
+    stride = draw(st.sampled_from(((1, 1), (2, 2), (1, 3))))
+    dilation = draw(st.sampled_from(((1, 1), (2, 1))))
+    padding = draw(st.sampled_from(((0, 0, 0, 0), (1, 1, 1, 1), (2, 0, 0, 1))))
+    more = st.sampled_from((0, 3, 15, 40))
+    size = tuple(d * (k - 1) + 1 + draw(more) for d, k in zip(dilation, kernel, strict=True))
+    weight = rng.integers(-3, 4, shape).astype(np.float32)
+    weight[rng.random(shape) >= draw(densities)] = 0
+    if draw(st.booleans()):
+        weight *= rng.permutation(np.arange(1, weight.size + 1)).reshape(shape) % 97
+    tensor = deepcomp.compress({"w": weight}, bits=None)["w"]
+    window = convolution.Window(stride, padding, dilation, groups)
+    small_cache = mock.patch.object(
+        convolution, "_CACHE_NBYTES", draw(st.sampled_from((1 << 15, 200)))
+    )
+    with small_cache, mock.patch.object(convolution, "_LEAST_ENTRIES", 1):
+        layout = convolution.CompressedConvolution(tensor._entries, shape, window)
+        offsets = layout._offsets(size)
+    g = offsets.geometry
+    n_images = draw(st.integers(1, 2))
+    x = rng.integers(-9, 9, (n_images, g[0], *size)).astype(np.float32)
+    bias = rng.integers(-9, 9, shape[0]).astype(np.float32) if draw(st.booleans()) else None
+    rows, images = (
+        sorted(rng.integers(0, shape[0] + 1, 2)),
+        sorted(rng.integers(0, n_images + 1, 2)),
+    )
+    csr = offsets.starts, offsets.offsets, offsets.labels, offsets.values
+
+    def call(kernel, isa):
+        out = np.full((n_images, shape[0], g[9], g[10]), 77, np.float32)
+        scratch = np.full(g[0] * g[5:9].prod() + 128 * (1 + shape[0]), np.nan, np.float32)
+        kernel(
+            *csr, g, address(x), 0 if bias is None else address(bias), isa, *rows, *images,
+            scratch, x[0].size, address(out),
+        )  # fmt: skip
+        return [out]
 
     return call
 

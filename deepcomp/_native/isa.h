@@ -24,6 +24,8 @@ enum { DC_ISA_PORTABLE = 0, DC_ISA_AVX2 = 1, DC_ISA_AVX512 = 2 };
 #if defined(__GNUC__) && defined(__x86_64__)
 #define DC_HAVE_X86 1
 #define DC_TARGET_AVX2 __attribute__((target("avx2,fma,bmi,bmi2,lzcnt,popcnt")))
+#define DC_TARGET_AVX512 \
+    __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx2,fma,bmi,bmi2,lzcnt,popcnt")))
 #else
 #define DC_HAVE_X86 0
 #endif

@@ -4,21 +4,45 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from .choice import Choice, choose_layers, replace_layers
 from .convert import DTYPES, flat_patterns
 
 if TYPE_CHECKING:
     from ..model import CompressedModel
 
 
-class Restored(NamedTuple):
-    """Names that were only in the model, and names that were only in the file."""
-
+class _Names(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
 
 
-def restore(packed: "CompressedModel", model: torch.nn.Module, strict: bool) -> Restored:
-    """Put dense weights into a module; see `CompressedModel.restore`."""
+class Restored(_Names):
+    """Names that were only in the model, and names that were only in the file.
+
+    Attributes
+    ----------
+    missing_keys, unexpected_keys : list of str
+    layers : list of Choice
+        For each linear and convolutional layer whether it computes from the compressed form, and
+        why; empty if all layers were to be dense.
+    """
+
+    layers: list[Choice]
+
+
+def restore(
+    packed: "CompressedModel",
+    model: torch.nn.Module,
+    strict: bool,
+    layers: str,
+    batch: int,
+    verbose: bool,
+) -> Restored:
+    """Put weights into a module; see `CompressedModel.restore`."""
+    if layers not in ("dense", "sparse", "auto"):
+        raise ValueError(f"layers is {layers!r}: expected 'dense', 'sparse' or 'auto'")
+    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
+        raise ValueError(f"batch is {batch!r}: expected an integer of 1 or more")
     targets = model.state_dict(keep_vars=True)
     folded = [n.removesuffix("_orig") for n in targets if n.endswith("_orig")]
     folded = [n for n in folded if f"{n}_mask" in targets and n not in targets]
@@ -28,11 +52,18 @@ def restore(packed: "CompressedModel", model: torch.nn.Module, strict: bool) -> 
     _check(packed, model, targets, strict)
     for name in packed:
         packed[name].check()
+    choices = [] if layers == "dense" else choose_layers(packed, model, layers, batch)
+    replaced = {f"{choice.layer}.weight" for choice in choices if choice.is_sparse}
+    needed = {id(target) for name, target in targets.items() if name not in replaced}
     written: dict[int, str] = {}
     with torch.no_grad():
         for name in packed:
             target = targets.get(name)
-            if target is None or written.get(id(target)) == packed[name].name:
+            if (
+                target is None
+                or id(target) not in needed
+                or written.get(id(target)) == packed[name].name
+            ):
                 continue
             _decode_into(packed, name, target)
             written[id(target)] = packed[name].name
@@ -40,7 +71,12 @@ def restore(packed: "CompressedModel", model: torch.nn.Module, strict: bool) -> 
                 masks[name].copy_(target != 0)
     missing = [name for name in targets if name not in packed]
     unexpected = [name for name in packed if name not in targets]
-    return Restored(missing, unexpected)
+    replace_layers(packed, model, choices)
+    restored = Restored(missing, unexpected)
+    restored.layers = choices
+    if verbose:
+        print(*choices, sep="\n")
+    return restored
 
 
 def _decode_into(packed: "CompressedModel", name: str, target: torch.Tensor) -> None:

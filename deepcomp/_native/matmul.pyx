@@ -1,0 +1,235 @@
+"""Products with a matrix in its compressed form. Twins: deepcomp/_reference_matmul.py.
+
+Inputs, biases and outputs come as addresses: for a layer as small as 300 x 784 an array argument
+costs a tenth of the product. Without a bias its address is 0. Rows ``first .. last - 1`` are
+computed, so that threads can share a product.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
+
+cdef extern from "windows_x86.h" nogil:
+    ctypedef struct dc_entries:
+        const int64_t *indptr
+        const uint32_t *columns
+        const uint8_t *labels
+        int64_t n_rows
+        int64_t n_columns
+    ctypedef struct dc_window_kind:
+        int lanes
+    ctypedef struct dc_windows:
+        const int64_t *starts
+        const int32_t *offsets
+        const uint32_t *words
+        const float *codebook
+        int64_t n_rows
+        int64_t n_columns
+    dc_window_kind dc_kind_of_windows(int)
+    int64_t dc_lay_out_windows(const dc_entries *, int, int64_t, int32_t *, uint32_t *)
+    void dc_windows_times_vector(const dc_windows *, int, const float *, const float *, int,
+                                 int64_t, int64_t, uint16_t *, float *)
+
+cdef extern from "blocks.h" nogil:
+    ctypedef struct dc_blocks:
+        const int64_t *starts
+        const uint16_t *columns
+        const uint32_t *offsets
+        const uint8_t *labels
+        const float *values
+        int64_t n_values
+        int64_t n_rows
+        int64_t n_columns
+        int64_t block_columns
+    void dc_blocks_times_vector(const dc_blocks *, const float *, const float *, int64_t, int64_t,
+                                float *)
+    void dc_blocks_times_vectors(const dc_blocks *, const float *, int64_t, int, int64_t,
+                                 const float *, int, int64_t, int64_t, float *, float *, int64_t)
+
+
+cdef extern from "scatter.h" nogil:
+    int dc_check_walk(const uint8_t *, Py_ssize_t, uint8_t, Py_ssize_t, Py_ssize_t)
+
+
+def entries_into(const uint8_t[::1] gaps, int gap_bits, int64_t position, int64_t numel,
+                 int64_t n_columns, uint32_t[::1] columns, int64_t[::1] row_counts):
+    """Walk the gaps of a block of `numel` entries that begins at a position of a matrix.
+
+    Fills `columns`, one for each kept entry, and adds to `row_counts`, one for each row. Returns
+    0, or what is wrong with the gaps, as scatter_into does; nothing is written then.
+    """
+    cdef Py_ssize_t i, n = 0, n_gaps = gaps.shape[0], n_kept = columns.shape[0]
+    cdef uint8_t escape = <uint8_t>((1 << gap_bits) - 1)
+    cdef int64_t row = position // n_columns, column = position % n_columns
+    cdef int status
+    if n_gaps == 0:
+        return 1 if n_kept else 0
+    with nogil:
+        status = dc_check_walk(&gaps[0], n_gaps, escape, n_kept, numel)
+        if status == 0:
+            for i in range(n_gaps):
+                column += gaps[i]
+                if gaps[i] != escape:
+                    if column >= n_columns:
+                        row += column // n_columns
+                        column %= n_columns
+                    columns[n] = <uint32_t>column
+                    row_counts[row] += 1
+                    n += 1
+                    column += 1
+    return status
+
+
+def labels_into(const uint8_t[::1] labels, int least, int64_t position, int64_t n_columns,
+                uint32_t[::1] columns, uint8_t[::1] kept, int64_t[::1] row_counts):
+    """Collect the entries of a dense block whose label is `least` or more.
+
+    Fills `columns` and `kept`, the label less `least`, and adds to `row_counts`. Returns 0, or 1 if
+    there are not as many entries as `columns` has room for.
+    """
+    cdef Py_ssize_t i, n = 0, room = columns.shape[0], n_labels = labels.shape[0]
+    cdef int64_t row = position // n_columns, column = position % n_columns, before
+    with nogil:
+        before = n
+        for i in range(n_labels):
+            n += labels[i] >= least
+        if n == room:
+            n = 0
+            for i in range(n_labels):
+                if n < room:
+                    columns[n] = <uint32_t>column  # overwritten unless the entry is kept
+                    kept[n] = <uint8_t>(labels[i] - least)
+                n += labels[i] >= least
+                column += 1
+                if column == n_columns:
+                    row_counts[row] += n - before
+                    before = n
+                    row += 1
+                    column = 0
+            if n > before:
+                row_counts[row] += n - before
+        else:
+            n = -1
+    return 1 if n < 0 else 0
+
+
+def window_starts_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
+                       const uint8_t[::1] labels, int64_t n_columns, int kind,
+                       int64_t[::1] starts):
+    """Fill `starts`, shape (n_groups + 1,), with where the steps of each group will begin."""
+    cdef int64_t group
+    cdef dc_entries entries
+    with nogil:
+        starts[0] = 0
+        if columns.shape[0] == 0:
+            starts[:] = 0
+        else:
+            entries = dc_entries(&indptr[0], &columns[0], &labels[0], indptr.shape[0] - 1,
+                                 n_columns)
+            for group in range(starts.shape[0] - 1):
+                starts[group + 1] = starts[group] + dc_lay_out_windows(&entries, kind, group, NULL,
+                                                                     NULL)
+    return 0
+
+
+def windows_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
+                 const uint8_t[::1] labels, int64_t n_columns, int kind,
+                 const int64_t[::1] starts, int32_t[::1] offsets, uint32_t[::1] words):
+    """Lay entries out in windows (windows.h); `offsets` and `words` have room for all steps."""
+    cdef int64_t group
+    cdef int lanes = dc_kind_of_windows(kind).lanes
+    cdef dc_entries entries
+    if columns.shape[0] == 0:
+        return 0
+    with nogil:
+        entries = dc_entries(&indptr[0], &columns[0], &labels[0], indptr.shape[0] - 1, n_columns)
+        for group in range(starts.shape[0] - 1):
+            if starts[group + 1] > starts[group]:
+                dc_lay_out_windows(&entries, kind, group, &offsets[starts[group]],
+                                 &words[starts[group] * lanes])
+    return 0
+
+
+def windows_times_vector_into(const int64_t[::1] starts, const int32_t[::1] offsets,
+                              const uint32_t[::1] words, const float[::1] codebook, int kind,
+                              int64_t n_rows, int64_t n_columns, uintptr_t x, uintptr_t bias,
+                              int isa, int64_t first_group, int64_t last_group,
+                              uint16_t[::1] scratch, uintptr_t out):
+    """Multiply a matrix in windows by a vector, for a range of groups of rows.
+
+    `codebook` has 64 values, zeros at the end. `x` (n_columns,), `bias` and `out` (n_rows,) are
+    float32. `scratch` has room for 2 * (n_columns + 80) numbers if `kind` is 1.
+    """
+    cdef dc_windows matrix = dc_windows(&starts[0], NULL, NULL, &codebook[0], n_rows, n_columns)
+    if words.shape[0]:
+        matrix.offsets = &offsets[0]
+        matrix.words = &words[0]
+    with nogil:
+        dc_windows_times_vector(&matrix, kind, <const float *>x, <const float *>bias, isa,
+                                first_group, last_group,
+                                &scratch[0] if scratch.shape[0] else NULL, <float *>out)
+    return 0
+
+
+def blocks_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
+                const uint8_t[::1] labels, const float[::1] values, int64_t block_columns,
+                int64_t[:, ::1] starts, uint16_t[::1] out_columns, uint8_t[::1] out_labels,
+                float[::1] out_values):
+    """Sort entries by block of columns, row and column; see blocks.h.
+
+    Each entry has a label or else, if `labels` is empty, a value. `starts` has the shape
+    (n_blocks, n_rows + 1) and is zero.
+    """
+    cdef int64_t n_blocks = starts.shape[0], n_rows = indptr.shape[0] - 1
+    cdef int64_t block, row, p, to, n_before = 0, n_here
+    cdef bint have_labels = labels.shape[0] > 0
+    with nogil:
+        for row in range(n_rows):
+            for p in range(indptr[row], indptr[row + 1]):
+                starts[columns[p] // block_columns, row] += 1
+        for block in range(n_blocks):
+            for row in range(n_rows + 1):
+                n_here = starts[block, row]
+                starts[block, row] = n_before
+                n_before += n_here
+        for row in range(n_rows):
+            p = indptr[row]
+            while p < indptr[row + 1]:
+                block = columns[p] // block_columns
+                to = starts[block, row]
+                while p < indptr[row + 1] and columns[p] < (block + 1) * block_columns:
+                    out_columns[to] = <uint16_t>(columns[p] - block * block_columns)
+                    if have_labels:
+                        out_labels[to] = labels[p]
+                    else:
+                        out_values[to] = values[p]
+                    to += 1
+                    p += 1
+    return 0
+
+
+def blocks_times_vectors_into(const int64_t[:, ::1] starts, const uint16_t[::1] columns,
+                              const uint8_t[::1] labels, const float[::1] values,
+                              int64_t n_columns, int64_t block_columns, uintptr_t x,
+                              int64_t x_stride, bint are_rows, int64_t n_vectors,
+                              uintptr_t bias, int isa, int64_t first, int64_t last,
+                              float[::1] scratch, uintptr_t out, int64_t out_stride):
+    """Multiply a matrix in blocks by vectors, for a range of rows.
+
+    `x` and `out` are float32. With `are_rows` the vectors are their rows, (n_vectors, n_columns)
+    and (n_vectors, n_rows), else their columns; the strides, in numbers, are from row to row.
+    `scratch` has room for 64 * (block_columns + last - first) numbers if n_vectors is not 1.
+    """
+    cdef dc_blocks matrix = dc_blocks(&starts[0, 0], NULL, NULL, NULL, NULL, values.shape[0],
+                                      starts.shape[1] - 1, n_columns, block_columns)
+    if columns.shape[0]:
+        matrix.columns = &columns[0]
+        matrix.labels = &labels[0] if labels.shape[0] else NULL
+        matrix.values = &values[0]
+    with nogil:
+        if n_vectors == 1 and are_rows:
+            dc_blocks_times_vector(&matrix, <const float *>x, <const float *>bias, first, last,
+                                   <float *>out)
+        else:
+            dc_blocks_times_vectors(&matrix, <const float *>x, x_stride, are_rows, n_vectors,
+                                    <const float *>bias, isa, first, last, &scratch[0],
+                                    <float *>out, out_stride)
+    return 0

@@ -1,0 +1,158 @@
+/* A block of a sparse matrix times a tile: one weight times a few registers for each entry.
+ *
+ * The columns of a block index the rows of a tile of vectors that lie side by side (blocks.h). For
+ * a convolution they are offsets instead, from the pixels of the output to an input (convolve.h).
+ */
+#ifndef DEEPCOMP_TILES_H
+#define DEEPCOMP_TILES_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "isa.h"
+
+typedef struct {
+    const int64_t *starts;   /* (n_blocks, n_rows + 1): where a row's entries of a block begin */
+    const uint16_t *columns; /* from the first column of the block */
+    const uint32_t *offsets; /* instead of columns: where a convolution's inputs are */
+    const uint8_t *labels;   /* NULL: each entry has a value of its own */
+    const float *values;     /* the codebook, or the value of each entry */
+    int64_t n_values;
+    int64_t n_rows, n_columns, block_columns;
+} dc_blocks;
+
+#define DC_MAX_TILE 128
+
+/* y (rows, tile) of the rows first .. last += block of the matrix times x (block_columns, tile).
+ * A block's sum begins at zero: the shorter the sums, the smaller the error of rounding. */
+typedef void dc_tile_kernel(const dc_blocks *, int64_t block, const float *x, const float *bias,
+                            int64_t first, int64_t last, float *y);
+
+DC_INLINE float dc_weight(const dc_blocks *in, int64_t entry)
+{
+    return in->labels ? in->values[in->labels[entry]] : in->values[entry];
+}
+
+/* --- portable --- */
+
+/* Four numbers, in whatever registers the machine has. */
+#if !defined(__GNUC__)
+#error "the tiles need the vector extensions of gcc or clang"
+#endif
+typedef float dc_four __attribute__((vector_size(16)));
+#define DC_UNROLL _Pragma("GCC unroll 16")
+
+/* `width` columns of the tile at a time: more sums than registers would go through memory. */
+DC_INLINE void dc_tile_portable(const dc_blocks *in, int64_t block, const float *x,
+                                const float *bias, int64_t first, int64_t last, int tile,
+                                int width, float *y)
+{
+    const int64_t *starts = in->starts + block * (in->n_rows + 1);
+    for (int64_t row = first; row < last; row++, y += tile) {
+        for (int column = 0; column < tile; column += width) {
+            dc_four sums[4] = {{0}, {0}, {0}, {0}};
+            for (int64_t p = starts[row]; p < starts[row + 1]; p++) {
+                const float weight = dc_weight(in, p);
+                const float *inputs = x + column;
+                inputs += in->offsets ? (ptrdiff_t)in->offsets[p] : (ptrdiff_t)in->columns[p] * tile;
+                DC_CHECK(in->offsets ||
+                         block * in->block_columns + in->columns[p] < in->n_columns);
+                DC_UNROLL
+                for (int i = 0; i < width / 4; i++) {
+                    dc_four four;
+                    memcpy(&four, inputs + 4 * i, sizeof(four));
+                    sums[i] += weight * four;
+                }
+            }
+            DC_UNROLL
+            for (int i = 0; i < width; i++) {
+                const float before = block ? y[column + i] : bias ? bias[row] : 0.0f;
+                y[column + i] = before + sums[i / 4][i % 4];
+            }
+        }
+    }
+}
+
+#define DC_DEFINE_PORTABLE(tile)                                                              \
+    static inline void dc_tile_portable_##tile(const dc_blocks *in, int64_t block,            \
+                                               const float *x, const float *bias,             \
+                                               int64_t first, int64_t last, float *y)         \
+    {                                                                                         \
+        dc_tile_portable(in, block, x, bias, first, last, tile, tile < 16 ? tile : 16, y);                           \
+    }
+
+DC_DEFINE_PORTABLE(128)
+DC_DEFINE_PORTABLE(64)
+DC_DEFINE_PORTABLE(32)
+DC_DEFINE_PORTABLE(16)
+DC_DEFINE_PORTABLE(8)
+
+/* --- x86 --- */
+
+#if DC_HAVE_X86
+#include <immintrin.h>
+
+#define DC_TILE_LANES 8
+#define DC_TILE_TARGET DC_TARGET_AVX2
+#define DC_TILE_NAME(width) dc_tile_avx2_##width
+#define DC_TILE_VECTOR __m256
+#define DC_TILE_OP(name) _mm256_##name
+#include "tiles_template.h"
+
+#define DC_TILE_LANES 16
+#define DC_TILE_TARGET DC_TARGET_AVX512
+#define DC_TILE_NAME(width) dc_tile_avx512_##width
+#define DC_TILE_VECTOR __m512
+#define DC_TILE_OP(name) _mm512_##name
+#include "tiles_template.h"
+
+/* Eight vectors and up to 32 values: eight weights are looked up in registers at once. With one
+ * look-up in memory for each entry, its four loads take twice as long as the rest. */
+DC_TARGET_AVX512 static inline void dc_tile_avx512_few_values_8(const dc_blocks *in, int64_t block,
+                                                     const float *x, const float *bias,
+                                                     int64_t first, int64_t last, float *y)
+{
+    const int64_t *starts = in->starts + block * (in->n_rows + 1);
+    const uint16_t *columns = in->columns;
+    const uint8_t *labels = in->labels;
+    if (!labels || in->n_values > 32) {
+        dc_tile_avx2_columns_8(in, block, x, bias, first, last, y);
+        return;
+    }
+    const int n_values = (int)in->n_values;
+    const __m512 values0 = _mm512_maskz_loadu_ps(
+        (__mmask16)(n_values >= 16 ? 0xFFFF : (1 << n_values) - 1), in->values);
+    const __m512 values1 = _mm512_maskz_loadu_ps(
+        (__mmask16)(n_values > 16 ? (1u << (n_values - 16)) - 1 : 0), in->values + 16);
+    for (int64_t row = first; row < last; row++, y += 8) {
+        const __m256 before =
+            block ? _mm256_loadu_ps(y) : _mm256_set1_ps(bias ? bias[row] : 0.0f);
+        __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
+                          _mm256_setzero_ps()};
+        int64_t p = starts[row];
+        const int64_t end = starts[row + 1];
+        for (; p + 8 <= end; p += 8) {
+            const __m512i eight = _mm512_cvtepu8_epi32(
+                _mm_loadl_epi64((const __m128i *)(labels + p)));
+            const __m256 weights =
+                _mm512_castps512_ps256(_mm512_permutex2var_ps(values0, eight, values1));
+#pragma GCC unroll 8
+            for (int j = 0; j < 8; j++) {
+                sums[j % 4] = _mm256_fmadd_ps(
+                    _mm256_loadu_ps(x + 8 * (ptrdiff_t)columns[p + j]),
+                    _mm256_permutevar8x32_ps(weights, _mm256_set1_epi32(j)), sums[j % 4]);
+            }
+        }
+        for (; p < end; p++) {
+            sums[0] = _mm256_fmadd_ps(_mm256_loadu_ps(x + 8 * (ptrdiff_t)columns[p]),
+                                      _mm256_set1_ps(in->values[labels[p]]), sums[0]);
+        }
+        sums[0] = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]),
+                                _mm256_add_ps(sums[2], sums[3]));
+        _mm256_storeu_ps(y, _mm256_add_ps(before, sums[0]));
+    }
+}
+#endif
+
+#endif

@@ -1,0 +1,216 @@
+# mypy: ignore-errors
+"""The NumPy twins of the kernels that compute from the compressed form; see ``_reference.py``.
+
+Sums are rounded in another order than by the native kernels: the results are equal where no
+rounding happens, and otherwise nearly so.
+"""
+
+import ctypes
+from itertools import pairwise
+
+import numpy as np
+
+_KINDS = {  # lanes, columns of a window, slots, bits of a column, bits of a label, shift of count
+    0: (16, 32, 3, 5, 5, 30),
+    1: (16, 64, 2, 6, 6, None),
+    2: (8, 32, 2, 5, 5, 27),
+}
+
+
+def _floats_at(address, shape):
+    n = int(np.prod(shape))
+    if not n:
+        return np.empty(shape, np.float32)
+    return np.ctypeslib.as_array((ctypes.c_float * n).from_address(address)).reshape(shape)
+
+
+def entries_into(gaps, gap_bits, position, numel, n_columns, columns, row_counts):
+    escape = (1 << gap_bits) - 1
+    is_kept = gaps != escape
+    ends = np.cumsum(gaps.astype(np.int64) + is_kept)
+    if np.count_nonzero(is_kept) != columns.size:
+        return 1
+    if gaps.size and not is_kept[-1]:
+        return 2
+    if gaps.size and ends[-1] > numel:
+        return 3
+    positions = position + ends[is_kept] - 1
+    columns[:] = positions % n_columns
+    row_counts += np.bincount(positions // n_columns, minlength=row_counts.size)
+    return 0
+
+
+def labels_into(labels, least, position, n_columns, columns, kept, row_counts):
+    where = np.flatnonzero(labels >= least)
+    if where.size != columns.size:
+        return 1
+    kept[:] = labels[where] - np.uint8(least)
+    columns[:] = (position + where) % n_columns
+    row_counts += np.bincount((position + where) // n_columns, minlength=row_counts.size)
+    return 0
+
+
+def _steps(rows, n_columns, window, n_slots):
+    """Yield (first column of the window, for each row the places of the entries it takes)."""
+    rows = [list(row) for row in rows]
+    while any(rows):
+        offset = min(row[0][0] for row in rows if row)
+        offset = min(offset, max(0, n_columns - window))
+        taken = []
+        for row in rows:
+            n = sum(column < offset + window for column, _ in row[:n_slots])
+            taken.append(row[:n])
+            del row[:n]
+        yield offset, taken
+
+
+def _groups(indptr, columns, labels, n_columns, kind):
+    lanes, window, n_slots = _KINDS[kind][:3]
+    pairs = list(zip(columns.tolist(), labels.tolist()))
+    for first in range(0, indptr.size - 1, lanes):
+        bounds = indptr[first : first + lanes + 1].tolist()
+        rows = [pairs[a:b] for a, b in pairwise(bounds)]
+        yield list(_steps(rows, n_columns, window, n_slots))
+
+
+def window_starts_into(indptr, columns, labels, n_columns, kind, starts):
+    groups = _groups(indptr, columns, labels, n_columns, kind)
+    starts[0] = 0
+    starts[1:] = np.cumsum([len(steps) for steps in groups])
+    return 0
+
+
+def _half(lane, slot):
+    return 8 * (lane // 4) + lane % 4 + 4 * slot
+
+
+def windows_into(indptr, columns, labels, n_columns, kind, starts, offsets, words):
+    lanes, _, _, column_bits, label_bits, count_shift = _KINDS[kind]
+    words[:] = 0
+    halves, step = words.view(np.uint16), 0
+    for group in _groups(indptr, columns, labels, n_columns, kind):
+        for offset, taken in group:
+            offsets[step] = offset
+            for lane, entries in enumerate(taken):
+                word = 0
+                for slot, (column, label) in enumerate(entries):
+                    if kind == 1:
+                        half = 32 * step + _half(lane, slot)
+                        halves[half] = (column - offset) | (label + 1) << column_bits
+                    pair = (column - offset) | label << column_bits
+                    word |= pair << slot * (column_bits + label_bits)
+                if kind != 1:
+                    words[step * lanes + lane] = word | len(entries) << count_shift
+            step += 1
+    return 0
+
+
+def _slots(words, kind):
+    """Return columns in the window, labels, and what is in use, shape (slots, steps, lanes)."""
+    lanes, _, n_slots, column_bits, label_bits, count_shift = _KINDS[kind]
+    if kind == 1:
+        order = [[_half(lane, slot) for lane in range(lanes)] for slot in range(n_slots)]
+        halves = words.view(np.uint16).reshape(-1, 2 * lanes)[:, order].transpose(1, 0, 2)
+        return halves & 63, np.maximum(halves >> 6, 1) - 1, halves != 0
+    words = words.reshape(-1, lanes)
+    shifts = np.arange(n_slots).reshape(-1, 1, 1)
+    pairs = words >> (shifts * (column_bits + label_bits)).astype(np.uint32)
+    columns, labels = pairs & ((1 << column_bits) - 1), pairs >> column_bits
+    return columns, labels & ((1 << label_bits) - 1), (words >> count_shift) > shifts
+
+
+def windows_times_vector_into(
+    starts, offsets, words, codebook, kind, n_rows, n_columns, x, bias, isa, first_group,
+    last_group, scratch, out,
+):  # fmt: skip
+    lanes = _KINDS[kind][0]
+    x, y = _floats_at(x, n_columns), _floats_at(out, n_rows)
+    columns, labels, used = _slots(words, kind)
+    products = np.zeros(used.shape)
+    places = (columns + offsets.reshape(-1, 1))[used]
+    products[used] = x[places].astype(np.float64) * codebook[labels[used]]
+    for group in range(first_group, last_group):
+        rows = slice(group * lanes, min((group + 1) * lanes, n_rows))
+        steps = products[:, starts[group] : starts[group + 1]]
+        y[rows] = steps.sum(axis=(0, 1))[: rows.stop - rows.start]
+        if bias:
+            y[rows] += _floats_at(bias, n_rows)[rows]
+    return 0
+
+
+def blocks_into(
+    indptr, columns, labels, values, block_columns, starts, out_columns, out_labels, out_values
+):
+    n_blocks, n_rows = starts.shape[0], indptr.size - 1
+    rows = np.repeat(np.arange(n_rows), np.diff(indptr))
+    blocks = columns // block_columns
+    order = np.lexsort((columns, rows, blocks))
+    counts = np.zeros((n_blocks, n_rows + 1), np.int64)
+    np.add.at(counts, (blocks, rows), 1)
+    ends = np.cumsum(counts.reshape(-1))
+    starts[:] = (ends - counts.reshape(-1)).reshape(starts.shape)
+    out_columns[:] = (columns % block_columns)[order]
+    if labels.size:
+        out_labels[:] = labels[order]
+    elif columns.size:
+        out_values[:] = values[order]
+    return 0
+
+
+def blocks_times_vectors_into(
+    starts, columns, labels, values, n_columns, block_columns, x, x_stride, are_rows, n_vectors,
+    bias, isa, first, last, scratch, out, out_stride,
+):  # fmt: skip
+    n_rows = starts.shape[1] - 1
+    weights = values[labels] if labels.size else values[: columns.size]
+    x = _strided_at(x, n_vectors, n_columns, x_stride, are_rows)
+    y = _strided_at(out, n_vectors, n_rows, out_stride, are_rows)
+    y[:, first:last] = _floats_at(bias, n_rows)[first:last] if bias else 0
+    for block in range(starts.shape[0]):
+        for row in range(first, last):
+            these = slice(*starts[block, row : row + 2])
+            inputs = x[:, columns[these].astype(np.int64) + block * block_columns]
+            y[:, row] += (inputs.astype(np.float64) * weights[these]).sum(axis=1)
+    return 0
+
+
+def _strided_at(address, n_vectors, n, stride, are_rows):
+    """Return the vectors at an address as the rows of a view."""
+    shape = (n_vectors, n) if are_rows else (n, n_vectors)
+    flat = _floats_at(address, ((shape[0] - 1) * stride + shape[1],))
+    view = np.lib.stride_tricks.as_strided(flat, shape, (4 * stride, 4))
+    return view if are_rows else view.T
+
+
+def convolve_into(
+    starts, offsets, labels, values, geometry, x, bias, isa, first_row, last_row, first_image,
+    last_image, scratch, image_numel, out,
+):  # fmt: skip
+    n_channels, height, width, *_, out_height, out_width = geometry.tolist()
+    plane_width, n_rows = int(geometry[8]), starts.shape[1] - 1
+    weights = values[labels] if labels.size else values
+    images = _floats_at(x, (last_image, n_channels, height, width))
+    y = _floats_at(out, (last_image, n_rows, out_height, out_width))
+    pixels = np.add.outer(np.arange(out_height) * plane_width, np.arange(out_width))
+    for image in range(first_image, last_image):
+        planes = _planes(images[image], *geometry.tolist()[3:9])
+        for row in range(first_row, last_row):
+            total = np.zeros(pixels.shape)
+            for first, last in starts[:, row : row + 2]:
+                for p in range(first, last):
+                    total += planes[pixels + int(offsets[p])] * float(weights[p])
+            y[image, row] = total
+            if bias:
+                y[image, row] += _floats_at(bias, n_rows)[row]
+    return 0
+
+
+def _planes(image, top, left, stride_height, stride_width, plane_height, plane_width):
+    """Return the planes of an image, flattened, one for each channel and remainder."""
+    shape = len(image), plane_height * stride_height, plane_width * stride_width
+    padded = np.zeros(shape, np.float32)
+    height = max(0, min(image.shape[1], shape[1] - top))
+    width = max(0, min(image.shape[2], shape[2] - left))
+    padded[:, top : top + height, left : left + width] = image[:, :height, :width]
+    apart = padded.reshape(len(image), plane_height, stride_height, plane_width, stride_width)
+    return apart.transpose(0, 2, 4, 1, 3).reshape(-1)

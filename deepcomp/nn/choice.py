@@ -1,0 +1,176 @@
+"""Which layers of a model compute from the compressed form, and why."""
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from .. import _kernels
+from .layers import SparseConv2d, SparseLayer, SparseLinear
+
+if TYPE_CHECKING:
+    from ..model import CompressedModel
+    from ..tensor import CompressedTensor
+
+_DTYPES = ("float32", "bfloat16", "float16")
+_LEAST_GAIN = 1.2  # below, a layer stays dense: what was measured varies by so much
+_CACHE_WEIGHTS = 1 << 22  # a dense float32 matrix that is larger is read from memory each time
+
+# Nanoseconds a weight and vector, for up to 4, up to 16, and more vectors: dense, and sparse as a
+# line over the density.
+_DENSE, _DENSE_LARGE = (0.072, 0.037, 0.027), (0.19, 0.066, 0.026)
+_SPARSE = {
+    "portable": ((0.001, 0.43), (0.001, 0.19), (0.001, 0.17)),
+    "avx2": ((0.013, 0.27), (0.0005, 0.07), (0.0005, 0.03)),
+    "avx512": ((0.005, 0.05), (0.0005, 0.06), (0.0005, 0.025)),
+}
+
+
+class Choice(NamedTuple):
+    """What was chosen for a layer.
+
+    Attributes
+    ----------
+    layer : str
+        Name of the module.
+    is_sparse : bool
+    reason : str
+    """
+
+    layer: str
+    is_sparse: bool
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.layer}: {'sparse' if self.is_sparse else 'dense'}, {self.reason}"
+
+
+def choose_layers(
+    packed: "CompressedModel", model: torch.nn.Module, layers: str, batch: int
+) -> list[Choice]:
+    """Choose for each linear and convolutional layer of a module.
+
+    Parameters
+    ----------
+    packed : CompressedModel
+    model : nn.Module
+    layers : {"sparse", "auto"}
+        Every layer that can be sparse, or those that are expected to gain by it.
+    batch : int
+        Number of vectors or images at a time.
+
+    Returns
+    -------
+    list of Choice
+    """
+    choices = []
+    for name, module in model.named_modules():
+        if not isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
+            continue
+        obstacle = _obstacle(packed, name, module)
+        if obstacle:
+            choices.append(Choice(name, False, obstacle))
+            continue
+        tensor = packed[f"{name}.weight"]
+        kept = "" if tensor.density is None else f"{100 * tensor.density:.1f} % kept, "
+        gain = expected_gain(tensor, batch)
+        is_sparse = layers == "sparse" or gain >= _LEAST_GAIN
+        choices.append(
+            Choice(name, is_sparse, f"{kept}expected {gain:.1f} times as fast at batch {batch}")
+        )
+    return choices
+
+
+def expected_gain(tensor: "CompressedTensor", batch: int) -> float:
+    """Estimate how many times as fast as the dense layer a sparse one is, on one thread.
+
+    By what was measured with float32 on a Zen 4 core, ResNet-20 for convolutions included; the
+    crossover is where the result is 1.
+
+    Parameters
+    ----------
+    tensor : CompressedTensor
+    batch : int
+
+    Returns
+    -------
+    float
+    """
+    density = 1.0 if tensor.density is None else tensor.density
+    if len(tensor.shape) == 4:
+        return 0.0105 / (0.020 * density + 0.0004)
+    isa = _kernels.ISA_NAMES[_kernels.ISA]
+    n_values = tensor.record.codebook
+    if batch <= 4 and (n_values is None or n_values > (63 if isa == "avx512" else 32)):
+        isa = "portable"  # entry by entry
+    which = 0 if batch <= 4 else 1 if batch <= 16 else 2
+    dense = (_DENSE_LARGE if tensor.record.numel > _CACHE_WEIGHTS else _DENSE)[which]
+    fixed, each = _SPARSE[isa][which]
+    return dense / (fixed + each * density)
+
+
+def _obstacle(packed: "CompressedModel", name: str, module: torch.nn.Module) -> str:
+    """Return why a layer has to stay dense; empty if it has not."""
+    if type(module) not in (torch.nn.Linear, torch.nn.Conv2d):
+        return f"there is no sparse {type(module).__name__}"
+    if not name:
+        return "it is the whole model, and cannot be replaced in place"
+    if getattr(module, "padding_mode", "zeros") != "zeros":
+        return f"there is no padding with {module.padding_mode}"
+    if "weight" not in module._parameters:
+        return "its weight is made by a parametrization or is being pruned"
+    tensor = packed.get(f"{name}.weight")
+    if tensor is None:
+        return "its weight is not in the file"
+    if tensor.dtype not in _DTYPES:
+        return f"its weight is {tensor.dtype} in the file"
+    if 0 in tensor.shape:
+        return "its weight has no entries"
+    parameters = list(module.parameters(recurse=False))
+    for parameter in parameters:
+        if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
+            return f"it is {parameter.dtype} on {parameter.device}: sparse layers are float32, CPU"
+    return ""
+
+
+def replace_layers(
+    packed: "CompressedModel", model: torch.nn.Module, choices: list[Choice]
+) -> None:
+    """Put sparse layers in the places of those that were chosen, in place.
+
+    A module that stands in several places is replaced in all of them.
+
+    Parameters
+    ----------
+    packed : CompressedModel
+    model : nn.Module
+    choices : list of Choice
+    """
+    modules = dict(model.named_modules())
+    new = {
+        id(modules[c.layer]): _sparse_layer(packed[f"{c.layer}.weight"], modules[c.layer])
+        for c in choices
+        if c.is_sparse
+    }
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is not None and id(child) in new:
+                setattr(parent, name, new[id(child)])
+                if isinstance(parent, torch.nn.TransformerEncoderLayer):
+                    # else it would hand the dense weights of its parts to a kernel of its own
+                    parent.activation_relu_or_gelu = 0
+    for module in model.modules():
+        if isinstance(module, torch.nn.TransformerEncoder) and new:
+            module.use_nested_tensor = False
+
+
+def _sparse_layer(tensor: "CompressedTensor", old: torch.nn.Module) -> SparseLayer:
+    bias = old._parameters["bias"]
+    layer: SparseLayer
+    if isinstance(old, torch.nn.Conv2d):
+        layer = SparseConv2d(tensor, bias, old.stride, old.padding, old.dilation, old.groups)
+    else:
+        layer = SparseLinear(tensor, bias)
+    layer.train(old.training)
+    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+        getattr(layer, hooks).update(getattr(old, hooks))
+    return layer

@@ -1,0 +1,304 @@
+"""Layers that compute from compressed weights: in place of nn.Linear and nn.Conv2d."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..convolution import Window
+from .ops import (
+    convolution,
+    convolve,
+    describe,
+    multiply,
+    product,
+    record_of,
+    stored_weight,
+)
+
+if TYPE_CHECKING:
+    from ..tensor import CompressedTensor
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class SparseLayer(torch.nn.Module):
+    """What the sparse layers share: the compressed weight, as bytes, and a bias.
+
+    The weight's section is a buffer, so that it is part of the state_dict; what it means is the
+    extra state. It is not trained, and computing happens on the CPU.
+
+    Attributes
+    ----------
+    section : torch.Tensor of uint8
+        The weight as it is in a ``.dcz`` file.
+    bias : nn.Parameter or None
+    """
+
+    section: Tensor
+    bias: torch.nn.Parameter | None
+
+    def __init__(self, weight: "CompressedTensor", bias: torch.nn.Parameter | None = None) -> None:
+        super().__init__()
+        if isinstance(bias, Tensor) and not isinstance(bias, torch.nn.Parameter):
+            bias = torch.nn.Parameter(bias)
+        data = weight.section()
+        section = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0)
+        self.register_buffer("section", section.to(torch.uint8))
+        self.register_parameter("bias", bias)
+        self._set_description(describe(self.section, weight.record))
+
+    @property
+    def density(self) -> float | None:
+        """Fraction of the weight's entries that are kept; None where it is not recorded."""
+        return self._weight.tensor.density
+
+    @property
+    def memory_nbytes(self) -> int:
+        """Bytes that the layer holds: the weight's section, layouts made from it, the bias."""
+        bias = 0 if self.bias is None else self.bias.nbytes
+        return self.section.nbytes + self._weight.nbytes + bias
+
+    def to_dense(self) -> Tensor:
+        """Decode the weight.
+
+        Returns
+        -------
+        torch.Tensor
+            Of the weight's own shape and dtype.
+        """
+        return self._weight.tensor.to_torch()
+
+    def _set_description(self, description: str) -> None:
+        self._description = description
+        self._weight = stored_weight(self.section, description)
+
+    def get_extra_state(self) -> str:
+        """Return what the section holds."""
+        return self._description
+
+    def set_extra_state(self, state: Any) -> None:
+        """Take a weight from a state_dict; it must have the same shape."""
+        if not isinstance(state, str):
+            raise TypeError(f"the extra state is a {type(state).__name__}: expected a string")
+        found, expected = record_of(state).shape, self._weight.shape
+        if found != expected:
+            raise RuntimeError(f"the weight has shape {list(found)}: expected {list(expected)}")
+        self._set_description(state)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
+    ) -> None:
+        section = state_dict.get(prefix + "section")
+        if isinstance(
+            section, Tensor
+        ):  # another size is no error, and a copy may share the old one
+            self.section = torch.empty_like(section, device=self.section.device)
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        del state["_weight"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._weight = stored_weight(self.section.cpu(), self._description)
+
+    def _is_plain(self, x: Tensor, bias: Tensor | None) -> bool:
+        """Whether nothing but the result is wanted: no graph, no trace, no gradient."""
+        return (
+            type(x) is Tensor
+            and x.is_cpu
+            and not torch.compiler.is_compiling()
+            and not (
+                torch.is_grad_enabled()
+                and (x.requires_grad or (bias is not None and bias.requires_grad))
+            )
+            and not torch.jit.is_tracing()
+        )
+
+    def _check(self, x: Tensor) -> None:
+        name = type(self).__name__
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{name}: expected a tensor, not a {type(x).__name__}")
+        if x.device.type not in ("cpu", "meta") or x.is_sparse:
+            raise RuntimeError(f"{name} computes on the CPU: got a {x.layout} tensor on {x.device}")
+        if x.dtype not in _DTYPES:
+            raise RuntimeError(
+                f"{name}: got {x.dtype}, expected torch.float32, torch.bfloat16 or torch.float16"
+            )
+
+    def extra_repr(self) -> str:
+        """Describe the layer."""
+        record = self._weight.tensor.record
+        density = "" if self.density is None else f", {100 * self.density:.1f} % kept"
+        bias = self.bias is not None
+        return f"{list(self._weight.shape)}{density}, {record.layout}, bias={bias}"
+
+
+class SparseLinear(SparseLayer):
+    """A linear layer that computes from a compressed weight, on the CPU.
+
+    Parameters
+    ----------
+    weight : CompressedTensor
+        Shape (out_features, in_features).
+    bias : nn.Parameter or torch.Tensor, shape (out_features,), optional
+
+    Attributes
+    ----------
+    in_features, out_features : int
+
+    Examples
+    --------
+    >>> import deepcomp, torch
+    >>> packed = deepcomp.compress(torch.nn.Linear(30, 20), bits=4, sparsity=0.8)
+    >>> layer = SparseLinear(packed["weight"])
+    >>> layer
+    SparseLinear([20, 30], 20.0 % kept, sparse, bias=False)
+    >>> layer(torch.ones(2, 30)).shape
+    torch.Size([2, 20])
+    """
+
+    def __init__(self, weight: "CompressedTensor", bias: torch.nn.Parameter | None = None) -> None:
+        if len(weight.shape) != 2:
+            raise ValueError(f"weight has shape {list(weight.shape)}: expected two dimensions")
+        super().__init__(weight, bias)
+        self.out_features, self.in_features = weight.shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Multiply the last dimension of `x`, which may be of float32, bfloat16 or float16.
+
+        Sums are float32. Gradients flow to `x` and the bias.
+        """
+        bias = self._parameters["bias"]
+        if not self._is_plain(x, bias):
+            self._check(x)
+            y = product(x, self.section, self._description, False)
+            return y if bias is None else y + bias.to(y.dtype)
+        shape = x.shape
+        if (
+            len(shape) != 2
+            or x.dtype is not torch.float32
+            or not x.is_contiguous()
+            or not (shape[0] and shape[1] == self.in_features and self.out_features)
+            or not (bias is None or bias.dtype is torch.float32)
+        ):
+            self._check(x)
+            return multiply(self._weight.matrix, x, bias)
+        out = torch.empty(shape[0], self.out_features)
+        self._weight.matrix.multiply_into(
+            x.data_ptr(), shape[1], True, shape[0], 0 if bias is None else bias.data_ptr(),
+            out.data_ptr(), self.out_features, torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    def _check(self, x: Tensor) -> None:
+        super()._check(x)
+        if x.ndim == 0 or x.shape[-1] != self.in_features:
+            raise RuntimeError(
+                f"SparseLinear: got an input of shape {list(x.shape)}, "
+                f"expected [..., {self.in_features}]"
+            )
+
+
+class SparseConv2d(SparseLayer):
+    """A convolution of images that computes from a compressed weight, on the CPU.
+
+    Parameters
+    ----------
+    weight : CompressedTensor
+        Shape (out_channels, in_channels / groups, height, width).
+    bias : nn.Parameter or torch.Tensor, shape (out_channels,), optional
+    stride, padding, dilation : int or (int, int)
+        As of ``nn.Conv2d``; `padding` may be "valid" or "same". Padded with zeros.
+    groups : int
+
+    Examples
+    --------
+    >>> import deepcomp, torch
+    >>> packed = deepcomp.compress(torch.nn.Conv2d(8, 16, 3), bits=4, sparsity=0.8)
+    >>> layer = SparseConv2d(packed["weight"], padding=1)
+    >>> layer(torch.ones(1, 8, 12, 12)).shape
+    torch.Size([1, 16, 12, 12])
+    """
+
+    def __init__(
+        self,
+        weight: "CompressedTensor",
+        bias: torch.nn.Parameter | None = None,
+        stride: int | tuple[int, int] = 1,
+        padding: int | str | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+    ) -> None:
+        if len(weight.shape) != 4 or 0 in weight.shape:
+            raise ValueError(f"weight has shape {list(weight.shape)}: expected four dimensions")
+        if groups < 1 or weight.shape[0] % groups:
+            raise ValueError(f"{weight.shape[0]} channels cannot be cut into {groups} groups")
+        super().__init__(weight, bias)
+        self.out_channels, self.in_channels = weight.shape[0], weight.shape[1] * groups
+        self._window = Window(
+            _pair(stride),
+            _four(padding, weight.shape[2:], _pair(dilation)),
+            _pair(dilation),
+            groups,
+        )
+        if self._window.stride != (1, 1) and padding == "same":
+            raise ValueError("padding='same' needs a stride of 1")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve images, (n, channels, height, width) or one without n; see `SparseLinear`."""
+        bias = self._parameters["bias"]
+        self._check(x)
+        images = x if x.ndim == 4 else x.unsqueeze(0)
+        if self._is_plain(x, bias):
+            y = convolve(self._weight.convolution(self._window), images, bias)
+        else:
+            stride, padding, dilation, groups = self._window
+            y = convolution(
+                images, self.section, self._description, stride, padding, dilation, groups
+            )
+            y = y if bias is None else y + bias.to(y.dtype).reshape(-1, 1, 1)
+        return y if x.ndim == 4 else y.squeeze(0)
+
+    def _check(self, x: Tensor) -> None:
+        super()._check(x)
+        if x.ndim not in (3, 4) or x.shape[-3] != self.in_channels:
+            raise RuntimeError(
+                f"SparseConv2d: got an input of shape {list(x.shape)}, "
+                f"expected [n, {self.in_channels}, height, width]"
+            )
+        reach = [d * (k - 1) + 1 for d, k in zip(self._window.dilation, self._weight.shape[2:])]
+        top, bottom, left, right = self._window.padding
+        if x.shape[-2] + top + bottom < reach[0] or x.shape[-1] + left + right < reach[1]:
+            raise RuntimeError(
+                f"SparseConv2d: got images of {list(x.shape[-2:])}, "
+                f"with padding smaller than the kernel's {reach}"
+            )
+
+    def extra_repr(self) -> str:
+        """Describe the layer."""
+        w = self._window
+        return f"{super().extra_repr()}, stride={w.stride}, padding={w.padding}, groups={w.groups}"
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    first, second = (value, value) if isinstance(value, int) else value
+    return int(first), int(second)
+
+
+def _four(
+    padding: int | str | tuple[int, int], kernel: tuple[int, ...], dilation: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """Return the padding at the top, bottom, left and right."""
+    if padding == "same":  # what is odd goes to the bottom and the right
+        height, width = (d * (k - 1) for d, k in zip(dilation, kernel))
+        return height // 2, height - height // 2, width // 2, width - width // 2
+    if isinstance(padding, str):
+        if padding != "valid":
+            raise ValueError(f"padding is {padding!r}: expected numbers, 'valid' or 'same'")
+        padding = 0
+    height, width = _pair(padding)
+    return height, height, width, width

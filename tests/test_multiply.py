@@ -1,0 +1,219 @@
+"""Products from the compressed form: against float64, for every layout and instruction set."""
+
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import densities, generators
+
+import deepcomp
+from deepcomp import _kernels, multiply
+from deepcomp._native import cpu
+
+IS_NATIVE = _kernels.build_info()["kernels"] == "native"
+ISAS = range(cpu.best_isa() + 1) if IS_NATIVE else [_kernels.ISA]
+
+
+def matrix(rng, shape, density=0.1, n_values=31, dtype=np.float32):
+    """Return a matrix with so many distinct values; 0: all are distinct."""
+    weights = rng.standard_normal(shape)
+    if n_values:
+        weights = rng.standard_normal(n_values)[rng.integers(0, n_values, shape)]
+    return np.where(rng.random(shape) < density, weights, 0).astype(dtype)
+
+
+def compressed(weights):
+    return deepcomp.compress({"w": weights}, bits=None)["w"]
+
+
+def check(found, weights, x):
+    expected = weights.astype(np.float64) @ x.astype(np.float64)
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max(initial=0) <= 1e-6 * np.abs(expected).max(initial=0)
+
+
+@st.composite
+def problems(draw):
+    rng = draw(generators())
+    shape = draw(st.integers(1, 70)), draw(st.sampled_from((1, 2, 15, 17, 31, 64, 200)))
+    n_values = draw(st.sampled_from((0, 1, 31, 32, 33, 63, 64, 256)))
+    dtype = draw(st.sampled_from((np.float16, np.float32, np.float64)))
+    weights = matrix(rng, shape, draw(densities), n_values, dtype)
+    if draw(st.booleans()):
+        weights[rng.random(shape[0]) < 0.5] = 0
+    m = draw(st.sampled_from((None, 0, 1, 2, 5, 9, 17, 64)))
+    x = rng.standard_normal(shape[1:] if m is None else (shape[1], m))
+    return weights, x.astype(draw(st.sampled_from((np.float16, np.float32))))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@given(problem=problems())
+def test_products_are_those_of_float64(isa, problem):
+    weights, x = problem
+    with mock.patch.object(_kernels, "ISA", isa):
+        check(deepcomp.matmul(compressed(weights), x), weights, x)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_values", [31, 63, 256])
+@pytest.mark.parametrize(
+    "shape", [(33, 70_001), (1, 4000), (4000, 1), (257, 1025)] if IS_NATIVE else [(9, 70_001)]
+)
+def test_large_shapes(isa, shape, n_values):
+    rng = np.random.default_rng(0)
+    weights = matrix(rng, shape, 0.02, n_values)
+    tensor = compressed(weights)
+    with mock.patch.object(_kernels, "ISA", isa):
+        for m in (None, 3, 24):
+            x = rng.standard_normal(shape[1:] if m is None else (shape[1], m)).astype(np.float32)
+            check(deepcomp.matmul(tensor, x), weights, x)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_values", [31, 63, 100, 0])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("m", [None, 1, 3, 8, 40])
+def test_what_is_not_finite_reaches_only_rows_with_a_weight_there(isa, n_values, bad, m):
+    rng = np.random.default_rng(1)
+    weights = matrix(rng, (50, 77), 0.05, n_values)
+    x = rng.standard_normal((77, m or 1)).astype(np.float32)
+    columns = rng.permutation(77)[:3]
+    x[columns, rng.integers(0, m or 1, 3)] = bad
+    with np.errstate(invalid="ignore"):
+        expected = np.array(
+            [[(w[w != 0] * col[w != 0]).sum() for col in x.T] for w in weights], np.float64
+        )
+    with mock.patch.object(_kernels, "ISA", isa):
+        found = deepcomp.matmul(compressed(weights), x if m else x[:, 0])
+    np.testing.assert_allclose(found.reshape(expected.shape), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("n_values", [31, 63, 0])
+@pytest.mark.parametrize("m", [None, 3, 64])
+@pytest.mark.parametrize("n_threads", [2, 3, 16])
+def test_threads_change_nothing(n_values, m, n_threads):
+    rng = np.random.default_rng(2)
+    weights = matrix(rng, (150, 130), 0.3, n_values)
+    x = rng.standard_normal(130 if m is None else (130, m)).astype(np.float32)
+    tensor = compressed(weights)
+    expected = deepcomp.matmul(tensor, x)
+    with mock.patch.object(multiply, "_WORK_A_THREAD", 10):
+        found = deepcomp.matmul(tensor, x, n_threads=n_threads)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_many_threads_share_one_tensor():
+    rng = np.random.default_rng(3)
+    weights = matrix(rng, (90, 200))
+    tensor, xs = compressed(weights), rng.standard_normal((32, 200, 9)).astype(np.float32)
+    xs[::2, :, 1:] = 0
+    with ThreadPoolExecutor(4) as pool:
+        for x, y in zip(xs, pool.map(lambda x: deepcomp.matmul(tensor, x), xs), strict=True):
+            check(y, weights, x)
+
+
+def test_stored_layouts_all_work():
+    rng = np.random.default_rng(4)
+    x = rng.standard_normal(60).astype(np.float32)
+    layouts = set()
+    for density, n_values, n_rows in [(0.1, 31, 400), (0.1, 0, 400), (1, 31, 400), (1, 0, 2)]:
+        weights = matrix(rng, (n_rows, 60), density, n_values)
+        tensor = compressed(weights)
+        layouts.add((tensor.record.layout, tensor.record.codebook is None))
+        check(deepcomp.matmul(tensor, x), weights, x)
+    assert {("sparse", False), ("sparse", True), ("dense", False)} <= layouts
+    for dtype in ("int8", "bool", "int32"):
+        weights = rng.integers(0, 2, (30, 60)).astype(dtype)
+        check(deepcomp.matmul(compressed(weights), x), weights, x)
+
+
+def test_zeros_with_signs_are_not_kept():
+    weights = np.where(np.eye(40, dtype=np.float32) != 0, 2, -0.0).astype(np.float32)
+    x = np.full(40, np.inf, np.float32)
+    np.testing.assert_array_equal(deepcomp.matmul(compressed(weights), x), x)
+
+
+def test_an_outer_product_of_nothing():
+    tensor = compressed(np.zeros((5, 0), np.float32))
+    assert deepcomp.matmul(tensor, np.zeros(0, np.float32)).tolist() == [0] * 5
+    assert deepcomp.matmul(tensor, np.zeros((0, 3), np.float32)).tolist() == [[0] * 3] * 5
+    tensor = compressed(np.zeros((0, 5), np.float32))
+    assert deepcomp.matmul(tensor, np.zeros(5, np.float32)).shape == (0,)
+    tensor = compressed(np.zeros((4, 5), np.float32))
+    assert deepcomp.matmul(tensor, np.full(5, np.nan, np.float32)).tolist() == [0] * 4
+
+
+def test_out_and_inputs_of_any_layout_in_memory():
+    rng = np.random.default_rng(5)
+    weights = matrix(rng, (20, 30))
+    tensor, x = compressed(weights), rng.standard_normal((30, 12)).astype(np.float32)
+    out = np.full((20, 12), np.nan, np.float32)
+    assert deepcomp.matmul(tensor, x, out=out) is out
+    check(out, weights, x)
+    for view in (np.asfortranarray(x), x[:, ::2], x[:, ::-1], x.astype(">f4").astype("f4")):
+        check(deepcomp.matmul(tensor, view), weights, view)
+    x.flags.writeable = False
+    check(deepcomp.matmul(tensor, x), weights, x)
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.zeros(4, np.float32), r"x has shape \(4,\): expected \(5,\) or \(5, m\)"),
+        (np.zeros((3, 5), np.float32), r"x has shape \(3, 5\)"),
+        (np.zeros((5, 1, 1), np.float32), r"x has shape \(5, 1, 1\)"),
+        (np.float32(1), r"x is float32"),
+        (np.zeros(5), "x is float64: expected an array of float32 or float16"),
+        (np.zeros(5, np.int64), "x is int64"),
+        ([0.0] * 5, "x is list"),
+    ],
+)
+def test_a_wrong_input_is_a_clear_error(x, message):
+    with pytest.raises(ValueError, match=message):
+        deepcomp.matmul(compressed(np.eye(5, dtype=np.float32)), x)
+
+
+def test_other_wrong_arguments_are_clear_errors():
+    tensor, x = compressed(np.eye(5, dtype=np.float32)), np.ones(5, np.float32)
+    with pytest.raises(TypeError, match="expected a CompressedTensor, not ndarray"):
+        deepcomp.matmul(np.eye(5), x)
+    for shape in ((5,), (5, 5, 1)):
+        with pytest.raises(ValueError, match="expected two dimensions"):
+            deepcomp.matmul(compressed(np.zeros(shape, np.float32)), x)
+    outs = np.zeros(5), np.zeros(6, np.float32), np.zeros(10, np.float32)[::2], None
+    for out, message in zip(
+        outs, ("out is float64", "out is float32", "C-contiguous"), strict=False
+    ):
+        with pytest.raises(ValueError, match=message):
+            deepcomp.matmul(tensor, x, out=out)
+    with pytest.raises(ValueError, match="out overlaps x"):
+        deepcomp.matmul(tensor, x, out=x)
+    for n_threads in (0, -1, 1.5, True):
+        with pytest.raises(ValueError, match="n_threads"):
+            deepcomp.matmul(tensor, x, n_threads=n_threads)
+
+
+def test_layouts_are_made_when_needed_and_are_small():
+    weights = matrix(np.random.default_rng(6), (512, 2048), 0.09)
+    tensor = compressed(weights)
+    assert tensor._matrix.nbytes == 0
+    x = np.ones((2048, 64), np.float32)
+    deepcomp.matmul(tensor, x[:, 0])
+    one = tensor._matrix.nbytes
+    assert 0 < one <= 0.31 * weights.size
+    deepcomp.matmul(tensor, x)
+    assert one <= tensor._matrix.nbytes <= 0.7 * weights.size
+
+
+def test_damage_in_a_file_is_reported_with_its_name(tmp_path):
+    path = tmp_path / "m.dcz"
+    deepcomp.save({"w": matrix(np.random.default_rng(7), (300, 300))}, path)
+    data = bytearray(path.read_bytes())
+    data[200] ^= 4
+    path.write_bytes(data)
+    with pytest.raises(deepcomp.DczError, match=r"m\.dcz.*'w'"):
+        deepcomp.matmul(deepcomp.load(path)["w"], np.ones(300, np.float32))
