@@ -40,7 +40,8 @@ def size_and_accuracy(model: nn.Module, held_out: Data) -> Point:
         path = Path(folder, "model.dcz")
         deepcomp.save(deepcomp.compress(model, bits=None), path)
         n_bytes = path.stat().st_size
-    return {"bytes": n_bytes, "accuracy": 100 * (1 - n_wrong(model, held_out) / len(held_out[0]))}
+    accuracy = 100 * (1 - n_wrong(model, held_out) / len(held_out[0]))
+    return {"bytes": n_bytes, "accuracy": round(accuracy, 2)}
 
 
 def by_sparsity(dense: nn.Module, data: Data, held_out: Data) -> Iterator[Point]:
@@ -78,7 +79,7 @@ def draw(points: list[Point], x: str, label: str, path: Path) -> None:
         writer = csv.DictWriter(file, list(points[0]))
         writer.writeheader()
         writer.writerows(points)
-    figure, axis = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    figure, axis = pyplot.subplots(figsize=(7, 5.2), layout="constrained")
     for i, curve in enumerate(dict.fromkeys(point["curve"] for point in points)):
         own = sorted((p[x], p["accuracy"]) for p in points if p["curve"] == curve)
         retrained = "trained" in str(curve)
@@ -95,7 +96,7 @@ def draw(points: list[Point], x: str, label: str, path: Path) -> None:
         axis.set_xscale("log")
     axis.grid(alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="lower left" if x == "sparsity" else "lower right")
+    figure.legend(frameon=False, loc="outside lower center", ncols=2, fontsize="small")
     axis.set_title("LeNet-300-100, MNIST (5,000 held-out images)", fontsize="medium")
     figure.savefig(path, dpi=120)
     pyplot.close(figure)
