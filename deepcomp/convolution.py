@@ -16,7 +16,7 @@ _MAX_SIZES = 8  # of inputs, that offsets are kept for
 _MAX_TILE = 128  # pixels; also what a tile may read beyond the planes
 _MAX_BLOCK = 1 << 16  # columns
 _CACHE_NBYTES = 32 << 10
-_CACHE_PIXELS = 64
+_CACHE_PIXELS = 128
 _LEAST_ENTRIES = 12  # of a row in a block
 _MAX_OFFSET = (1 << 32) - 1
 
