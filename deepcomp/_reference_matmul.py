@@ -18,10 +18,14 @@ _KINDS = {  # lanes, columns of a window, slots, bits of a column, bits of a lab
 
 
 def _floats_at(address, shape):
+    return _array_at(address, shape, ctypes.c_float)
+
+
+def _array_at(address, shape, ctype):
     n = int(np.prod(shape))
     if not n:
-        return np.empty(shape, np.float32)
-    return np.ctypeslib.as_array((ctypes.c_float * n).from_address(address)).reshape(shape)
+        return np.empty(shape, ctype)
+    return np.ctypeslib.as_array((ctype * n).from_address(address)).reshape(shape)
 
 
 def entries_into(gaps, gap_bits, position, numel, n_columns, columns, row_counts):
@@ -124,6 +128,10 @@ def windows_times_vector_into(
     last_group, scratch, out,
 ):  # fmt: skip
     lanes = _KINDS[kind][0]
+    starts = _array_at(starts, -(-n_rows // lanes) + 1, ctypes.c_int64)
+    offsets = _array_at(offsets, starts[-1], ctypes.c_int32)
+    words = _array_at(words, starts[-1] * lanes, ctypes.c_uint32)
+    codebook = _floats_at(codebook, 64)
     x, y = _floats_at(x, n_columns), _floats_at(out, n_rows)
     columns, labels, used = _slots(words, kind)
     products = np.zeros(used.shape)

@@ -28,7 +28,6 @@ _FEW = 4  # vectors up to which the layout for one is the faster one (measured a
 _MAX_TILE = 64  # vectors that a kernel takes at a time
 _WORK_A_THREAD = 1 << 20  # multiplications, some 100 us: to wake a thread takes a third of it
 _MAX_COLUMNS = (1 << 31) - 1
-_NO_SCRATCH = np.empty(0, np.uint16)
 
 
 class CompressedMatrix:
@@ -49,10 +48,14 @@ class CompressedMatrix:
         self._decode = decode
         self.shape = shape
         self._windows: Windows | None = None
+        self._addresses: list[int] = []  # of its arrays: looking them up takes too long
         self._blocks: dict[int, Blocks] = {}  # by the number of columns of a block
         self._has_windows = True  # until its values turn out to be too many
         self._nnz: int | None = None
         self._making = threading.Lock()
+
+    def __deepcopy__(self, memo: object) -> "CompressedMatrix":
+        return CompressedMatrix(self._decode, self.shape)
 
     @property
     def nbytes(self) -> int:
@@ -111,18 +114,17 @@ class CompressedMatrix:
     def _times_vector(self, w: Windows, x: int, bias: int, out: int, n_threads: int) -> None:
         n_groups = w.starts.size - 1
         n_products = self._nnz or 0
-        if n_threads == 1 or n_products < 2 * _WORK_A_THREAD:  # no more calls than it needs
-            _kernels.windows_times_vector_into(
-                w.starts, w.offsets, w.words, w.codebook, w.kind, *w.shape, x, bias, _kernels.ISA,
-                0, n_groups, _halves(w), out,
-            )  # fmt: skip
-            return
 
         def groups(first: int, last: int) -> None:
+            room = np.empty(2 * (w.shape[1] + 80), np.uint16) if w.kind == 1 else None
             _kernels.windows_times_vector_into(
-                w.starts, w.offsets, w.words, w.codebook, w.kind, *w.shape, x, bias, _kernels.ISA,
-                first, last, _halves(w), out,
+                *self._addresses, w.kind, *w.shape, x, bias, _kernels.ISA, first, last,
+                0 if room is None else _address(room), out,
             )  # fmt: skip
+
+        if n_threads == 1 or n_products < 2 * _WORK_A_THREAD:  # no more calls than it needs
+            groups(0, n_groups)
+            return
 
         share(groups, n_groups, n_products, n_threads)
 
@@ -133,7 +135,11 @@ class CompressedMatrix:
                 kind = window_kind(entries.n_values, self._density, _kernels.ISA)
                 self._has_windows = kind is not None
                 if kind is not None:
-                    self._windows = to_windows(entries, kind)
+                    w = to_windows(entries, kind)
+                    self._addresses = list(
+                        map(_address, (w.starts, w.offsets, w.words, w.codebook))
+                    )
+                    self._windows = w
                 else:
                     self._add_blocks(entries, 1)
             return self._windows
@@ -247,10 +253,6 @@ def _check_out(out: Floats, shape: tuple[int, ...], x: Floats) -> None:
         raise ValueError("out must be C-contiguous, aligned and writable")
     if np.may_share_memory(out, x):
         raise ValueError("out overlaps x")
-
-
-def _halves(w: Windows) -> NDArray[np.uint16]:
-    return np.empty(2 * (w.shape[1] + 80), np.uint16) if w.kind == 1 else _NO_SCRATCH
 
 
 def _address(array: NDArray[Any]) -> int:

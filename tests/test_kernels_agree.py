@@ -583,8 +583,8 @@ def windows_times_vector_into(draw):
         out = np.full(n_rows, 77, np.float32)
         scratch = np.full(2 * (n_columns + 80), 0x7FC0, np.uint16)
         kernel(
-            *layout, places, kind, n_rows, n_columns, address(x),
-            0 if bias is None else address(bias), isa, first, last, scratch, address(out),
+            *map(address, (*layout, places)), kind, n_rows, n_columns, address(x),
+            0 if bias is None else address(bias), isa, first, last, address(scratch), address(out),
         )  # fmt: skip
         return [out]
 

@@ -1,10 +1,11 @@
 """Products from the compressed form: against float64, for every layout and instruction set."""
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import copy
 from unittest import mock
 
 import numpy as np
 import pytest
+import ThreadPoolExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import densities, generators
@@ -217,3 +218,12 @@ def test_damage_in_a_file_is_reported_with_its_name(tmp_path):
     path.write_bytes(data)
     with pytest.raises(deepcomp.DczError, match=r"m\.dcz.*'w'"):
         deepcomp.matmul(deepcomp.load(path)["w"], np.ones(300, np.float32))
+
+
+def test_a_copy_of_a_tensor_that_was_used_makes_layouts_of_its_own():
+    tensor = deepcomp.compress({"w": np.eye(40, dtype=np.float32)}, bits=2)["w"]
+    x = np.arange(40, dtype=np.float32)
+    assert (deepcomp.matmul(tensor, x) == x).all()
+    other = copy.deepcopy(tensor)
+    del tensor
+    assert (deepcomp.matmul(other, x) == x).all()

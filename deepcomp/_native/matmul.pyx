@@ -148,24 +148,23 @@ def windows_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
     return 0
 
 
-def windows_times_vector_into(const int64_t[::1] starts, const int32_t[::1] offsets,
-                              const uint32_t[::1] words, const float[::1] codebook, int kind,
-                              int64_t n_rows, int64_t n_columns, uintptr_t x, uintptr_t bias,
-                              int isa, int64_t first_group, int64_t last_group,
-                              uint16_t[::1] scratch, uintptr_t out):
+def windows_times_vector_into(uintptr_t starts, uintptr_t offsets, uintptr_t words,
+                              uintptr_t codebook, int kind, int64_t n_rows, int64_t n_columns,
+                              uintptr_t x, uintptr_t bias, int isa, int64_t first_group,
+                              int64_t last_group, uintptr_t scratch, uintptr_t out):
     """Multiply a matrix in windows by a vector, for a range of groups of rows.
 
-    `codebook` has 64 values, zeros at the end. `x` (n_columns,), `bias` and `out` (n_rows,) are
-    float32. `scratch` has room for 2 * (n_columns + 80) numbers if `kind` is 1.
+    All arrays are given by their addresses: to look at four arrays takes as long as the product
+    of a small layer. `starts` to `words` are as windows_into fills them; `codebook` has 64 values,
+    zeros at the end. `x` (n_columns,), `bias` and `out` (n_rows,) are float32. `scratch` has room
+    for 2 * (n_columns + 80) numbers of 16 bits if `kind` is 1.
     """
-    cdef dc_windows matrix = dc_windows(&starts[0], NULL, NULL, &codebook[0], n_rows, n_columns)
-    if words.shape[0]:
-        matrix.offsets = &offsets[0]
-        matrix.words = &words[0]
+    cdef dc_windows matrix = dc_windows(<const int64_t *>starts, <const int32_t *>offsets,
+                                        <const uint32_t *>words, <const float *>codebook,
+                                        n_rows, n_columns)
     with nogil:
         dc_windows_times_vector(&matrix, kind, <const float *>x, <const float *>bias, isa,
-                                first_group, last_group,
-                                &scratch[0] if scratch.shape[0] else NULL, <float *>out)
+                                first_group, last_group, <uint16_t *>scratch, <float *>out)
     return 0
 
 
