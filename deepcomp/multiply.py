@@ -136,9 +136,8 @@ class CompressedMatrix:
                 self._has_windows = kind is not None
                 if kind is not None:
                     w = to_windows(entries, kind)
-                    self._addresses = list(
-                        map(_address, (w.starts, w.offsets, w.words, w.codebook))
-                    )
+                    arrays = w.starts, w.offsets, w.words, w.codebook
+                    self._addresses = [_address(array) for array in arrays]
                     self._windows = w
                 else:
                     self._add_blocks(entries, 1)

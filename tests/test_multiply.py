@@ -1,11 +1,11 @@
 """Products from the compressed form: against float64, for every layout and instruction set."""
 
-from concurrent.futures import copy
+import copy
+from concurrent.futures import ThreadPoolExecutor
 from unittest import mock
 
 import numpy as np
 import pytest
-import ThreadPoolExecutor
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import densities, generators
