@@ -48,7 +48,7 @@ class CompressedMatrix:
         self._decode = decode
         self.shape = shape
         self._windows: Windows | None = None
-        self._addresses: list[int] = []  # of its arrays: looking them up takes too long
+        self._addresses = 0, 0, 0, 0  # of its arrays: to look them up takes too long
         self._blocks: dict[int, Blocks] = {}  # by the number of columns of a block
         self._has_windows = True  # until its values turn out to be too many
         self._nnz: int | None = None
@@ -136,8 +136,12 @@ class CompressedMatrix:
                 self._has_windows = kind is not None
                 if kind is not None:
                     w = to_windows(entries, kind)
-                    arrays = w.starts, w.offsets, w.words, w.codebook
-                    self._addresses = [_address(array) for array in arrays]
+                    self._addresses = (
+                        _address(w.starts),
+                        _address(w.offsets),
+                        _address(w.words),
+                        _address(w.codebook),
+                    )
                     self._windows = w
                 else:
                     self._add_blocks(entries, 1)
