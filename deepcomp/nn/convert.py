@@ -45,12 +45,6 @@ def torch_source(name: str, tensor: torch.Tensor) -> Source:
     return Source(name, dtype, tuple(tensor.shape), identity, lambda: _patterns(tensor))
 
 
-def check_module(model: object) -> None:
-    """Raise TypeError if this is no module."""
-    if not isinstance(model, torch.nn.Module):
-        raise TypeError(f"expected an nn.Module, not a {type(model).__name__}")
-
-
 def choose(
     what: str, setting: Any, model: torch.nn.Module, check: Callable[[str, str, Any], None]
 ) -> tuple[list[Source], dict[str, Any]]:

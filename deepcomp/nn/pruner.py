@@ -111,7 +111,7 @@ class Pruner:
             self._groups = [(names, x * _deviation(weights, names)) for names, x in self._groups]
         if scope == "layer" and self._by_sparsity:
             self._check_final(weights, amounts)
-        self._prune()
+        self._prune(weights)
 
     def step(self) -> None:
         """Count a step, prune as the schedule says, and keep what is pruned at zero.
@@ -127,9 +127,9 @@ class Pruner:
         ValueError
             If a weight would be left empty, or its scores are NaN; no weight is changed then.
         """
-        self._weights()
+        weights = self._weights()
         self.n_steps += 1
-        self._prune()
+        self._prune(weights)
 
     def mask_gradients(self) -> None:
         """Set the gradients of pruned weights to zero.
@@ -240,8 +240,7 @@ class Pruner:
             if self._criteria[name] is magnitude and round(amounts[name] * n) == n:
                 raise _empty(name, weight)
 
-    def _prune(self) -> None:
-        weights = self._weights()
+    def _prune(self, weights: Mapping[str, Tensor]) -> None:
         fraction = self._scheduled()
         if fraction > self._fraction:
             self.masks = self._fewer(weights, fraction)
