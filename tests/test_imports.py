@@ -49,8 +49,9 @@ ALLOWED = {
     "nn.criteria": (set(), False),
     "nn.schedules": (set(), False),
     "nn.ranking": ({"nn.criteria"}, False),
+    "nn.order": (set(), False),
     "nn.pruner": (
-        {"rules", "nn.convert", "nn.criteria", "nn.ranking", "nn.schedules"},
+        {"rules", "nn.convert", "nn.criteria", "nn.order", "nn.ranking", "nn.schedules"},
         False,
     ),
     "nn.shared": (

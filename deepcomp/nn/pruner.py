@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..rules import Rule, assign, check_number, pruning_rule
 from .convert import choose
 from .criteria import Criterion, magnitude
+from .order import StepOrder
 from .ranking import lowest, score
 from .schedules import Schedule, once
 
@@ -112,22 +113,26 @@ class Pruner:
         if scope == "layer" and self._by_sparsity:
             self._check_final(weights, amounts)
         self._prune(weights)
+        self._order = StepOrder()
+        self._order.check(weights)
 
     def step(self) -> None:
         """Count a step, prune as the schedule says, and keep what is pruned at zero.
 
-        To be called after each ``optimizer.step()``: called before it, it leaves weights that the
-        optimizer has moved. An average of the weights (EMA) is another model, to be
-        multiplied by `masks`.
+        To be called right after each ``optimizer.step()``. An average of the weights (EMA) is
+        another model, to be multiplied by `masks`.
 
         Raises
         ------
         RuntimeError
-            After `remove`, or if a weight is no longer a parameter of the model.
+            After `remove`; if a weight is no longer a parameter of the model; from the second
+            call on, if it comes between ``backward()`` and ``optimizer.step()``. Nothing is
+            changed then.
         ValueError
             If a weight would be left empty, or its scores are NaN; no weight is changed then.
         """
         weights = self._weights()
+        self._order.check(weights)
         self.n_steps += 1
         self._prune(weights)
 
@@ -155,6 +160,7 @@ class Pruner:
             If it was called before.
         """
         self._apply(self._weights())
+        self._order.remove()
         self._model = None
 
     @property
