@@ -28,7 +28,7 @@ def _array_at(address, shape, ctype):
     return np.ctypeslib.as_array((ctype * n).from_address(address)).reshape(shape)
 
 
-def entries_into(gaps, gap_bits, position, numel, n_columns, columns, row_counts):
+def entries_into(gaps, gap_bits, position, numel, n_columns, isa, columns, row_counts):
     escape = (1 << gap_bits) - 1
     is_kept = gaps != escape
     ends = np.cumsum(gaps.astype(np.int64) + is_kept)
@@ -77,24 +77,21 @@ def _groups(indptr, columns, labels, n_columns, kind):
         yield list(_steps(rows, n_columns, window, n_slots))
 
 
-def window_starts_into(indptr, columns, labels, n_columns, kind, starts):
-    groups = _groups(indptr, columns, labels, n_columns, kind)
-    starts[0] = 0
-    starts[1:] = np.cumsum([len(steps) for steps in groups])
-    return 0
-
-
 def _half(lane, slot):
     return 8 * (lane // 4) + lane % 4 + 4 * slot
 
 
-def windows_into(indptr, columns, labels, n_columns, kind, starts, offsets, words):
+def windows_into(
+    indptr, columns, labels, n_columns, kind, isa, first_group, most_steps, scratch, starts,
+    offsets, words,
+):  # fmt: skip
     lanes, _, _, column_bits, label_bits, count_shift = _KINDS[kind]
-    words[:] = 0
     halves, step = words.view(np.uint16), 0
-    for group in _groups(indptr, columns, labels, n_columns, kind):
-        for offset, taken in group:
+    indptr = indptr[first_group * lanes :][: (starts.size - 1) * lanes + 1]
+    for group, steps in enumerate(_groups(indptr, columns, labels, n_columns, kind)):
+        for offset, taken in steps:
             offsets[step] = offset
+            words[step * lanes : (step + 1) * lanes] = 0
             for lane, entries in enumerate(taken):
                 word = 0
                 for slot, (column, label) in enumerate(entries):
@@ -106,6 +103,7 @@ def windows_into(indptr, columns, labels, n_columns, kind, starts, offsets, word
                 if kind != 1:
                     words[step * lanes + lane] = word | len(entries) << count_shift
             step += 1
+        starts[group + 1] = starts[0] + step
     return 0
 
 
@@ -147,27 +145,35 @@ def windows_times_vector_into(
 
 
 def blocks_into(
-    indptr, columns, labels, values, block_columns, starts, out_columns, out_labels, out_values
-):
+    indptr, columns, labels, values, block_columns, group_rows, scratch, starts, order,
+    out_columns, out_labels, out_values,
+):  # fmt: skip
     n_blocks, n_rows = starts.shape[0], indptr.size - 1
     rows = np.repeat(np.arange(n_rows), np.diff(indptr))
     blocks = columns // block_columns
-    order = np.lexsort((columns, rows, blocks))
-    counts = np.zeros((n_blocks, n_rows + 1), np.int64)
+    counts = np.zeros((n_blocks, n_rows), np.int64)
     np.add.at(counts, (blocks, rows), 1)
-    ends = np.cumsum(counts.reshape(-1))
-    starts[:] = (ends - counts.reshape(-1)).reshape(starts.shape)
-    out_columns[:] = (columns % block_columns)[order]
+    places = np.tile(np.arange(n_rows), (n_blocks, 1))  # of the rows
+    if order.size:
+        groups = np.broadcast_to(np.arange(n_rows) // group_rows, counts.shape)
+        by_count = np.lexsort((counts, groups))
+        order[:] = by_count % group_rows
+        np.put_along_axis(places, by_count, np.arange(n_rows)[None], axis=1)
+        counts = np.take_along_axis(counts, by_count, axis=1)
+    ends = np.cumsum(np.pad(counts, ((0, 0), (1, 0))).reshape(-1))
+    starts[:] = ends.reshape(starts.shape)
+    entries = np.lexsort((columns, places[blocks, rows], blocks))
+    out_columns[:] = (columns % block_columns)[entries]
     if labels.size:
-        out_labels[:] = labels[order]
+        out_labels[:] = labels[entries]
     elif columns.size:
-        out_values[:] = values[order]
+        out_values[:] = values[entries]
     return 0
 
 
 def blocks_times_vectors_into(
-    starts, columns, labels, values, n_columns, block_columns, x, x_stride, are_rows, n_vectors,
-    bias, isa, first, last, scratch, out, out_stride,
+    starts, order, group_rows, columns, labels, values, n_columns, block_columns, x, x_stride,
+    are_rows, n_vectors, bias, isa, first, last, scratch, out, out_stride,
 ):  # fmt: skip
     n_rows = starts.shape[1] - 1
     weights = values[labels] if labels.size else values[: columns.size]
@@ -175,8 +181,9 @@ def blocks_times_vectors_into(
     y = _strided_at(out, n_vectors, n_rows, out_stride, are_rows)
     y[:, first:last] = _floats_at(bias, n_rows)[first:last] if bias else 0
     for block in range(starts.shape[0]):
-        for row in range(first, last):
-            these = slice(*starts[block, row : row + 2])
+        for place in range(first, last):
+            row = place // group_rows * group_rows + order[block, place] if order.size else place
+            these = slice(*starts[block, place : place + 2])
             inputs = x[:, columns[these].astype(np.int64) + block * block_columns]
             y[:, row] += (inputs.astype(np.float64) * weights[these]).sum(axis=1)
     return 0

@@ -151,7 +151,7 @@ class CompressedConvolution:
         plane = int(geometry[7] * geometry[8] * geometry[5] * geometry[6])  # of one channel
         if int(geometry[0]) * plane > _MAX_OFFSET:
             raise ValueError(f"images of {size[0]} x {size[1]} are too large")
-        blocks = to_blocks(entries, self._block_columns(entries, geometry))
+        blocks = to_blocks(entries, self._block_columns(entries, geometry), is_sorted=False)
         counts = np.diff(blocks.starts).reshape(-1)  # of each block and row
         n_outputs, n_inputs = self.shape[:2]
         group = np.arange(n_outputs) // (n_outputs // self.window.groups)

@@ -135,13 +135,18 @@ class TensorDecoder:
             first += entries.size
         return np.concatenate(positions), np.concatenate(patterns)
 
-    def gaps_and_labels(self) -> Iterator[tuple[Block, Symbols, Symbols]]:
+    def gaps_and_labels(self, labels: Symbols) -> Iterator[tuple[Block, Symbols, Symbols]]:
         """Yield each block of a tensor with a codebook, its gaps (if it is sparse) and its labels.
 
-        Their memory is used again for the next block.
+        The memory of the gaps is used again for the next block; of a sparse tensor, `labels`,
+        shape (nnz,), is filled, and its parts are what is yielded.
         """
         scratch = self._scratch()
+        first = 0
         for block in self.section.blocks:
+            if self.record.layout == "sparse":
+                scratch.symbols[-1] = labels[first : first + block.n_kept]
+                first += block.n_kept
             streams = self._symbols(block, scratch)
             yield block, streams[0], streams[-1]
 

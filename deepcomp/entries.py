@@ -121,7 +121,7 @@ def _walk(
     indptr = np.zeros(shape[0] + 1, np.int64)
     gap_bits: Any = decoder.record.gap_bits
     first = position = 0
-    for block, gaps, block_labels in decoder.gaps_and_labels():
+    for block, gaps, block_labels in decoder.gaps_and_labels(labels):
         last = first + block.n_kept
         if gap_bits is None:
             status = _kernels.labels_into(
@@ -129,10 +129,10 @@ def _walk(
                 indptr[1:],
             )  # fmt: skip
         else:
-            labels[first:last] = block_labels
             status = _kernels.entries_into(
-                gaps, gap_bits, position, block.numel, shape[1], columns[first:last], indptr[1:]
-            )
+                gaps, gap_bits, position, block.numel, shape[1], _kernels.ISA, columns[first:last],
+                indptr[1:],
+            )  # fmt: skip
         if status:
             raise DczError(f"a block of {block.numel} entries does not keep {block.n_kept}")
         first, position = last, position + block.numel

@@ -11,7 +11,10 @@ from .entries import Entries, Floats
 _MAX_SPARSE = 0.05  # density up to which windows of 64 columns, two slots each, are the faster ones
 _AVX2, _AVX512 = 1, 2
 _CODEBOOK = 64  # places
+_KINDS = {0: (16, 32, 3), 1: (16, 64, 2), 2: (8, 32, 2)}  # lanes, columns of a window, slots
+_ROOM = 1 << 16  # steps that are laid out before they are copied: their number is not known
 _MANY = 17  # vectors
+ROWS_A_GROUP = 128  # of blocks whose rows are sorted; threads share groups
 _MAX_BLOCK = 1024  # columns, whose inputs take 32 KiB for eight vectors
 
 
@@ -49,6 +52,8 @@ class Blocks(NamedTuple):
     Attributes
     ----------
     starts : ndarray of int64, shape (n_blocks, n_rows + 1)
+    order : ndarray of uint8, shape (n_blocks, n_rows) or (0, 0)
+        Of each group of `ROWS_A_GROUP` rows, sorted by their number of entries; or no order.
     columns : ndarray of uint16, shape (nnz,)
         From the first column of the block.
     labels : ndarray of uint8, shape (nnz,) or (0,)
@@ -59,6 +64,7 @@ class Blocks(NamedTuple):
     """
 
     starts: NDArray[np.int64]
+    order: NDArray[np.uint8]
     columns: NDArray[np.uint16]
     labels: NDArray[np.uint8]
     values: Floats
@@ -68,7 +74,8 @@ class Blocks(NamedTuple):
     @property
     def nbytes(self) -> int:
         """Bytes of memory."""
-        return self.starts.nbytes + self.columns.nbytes + self.labels.nbytes + self.values.nbytes
+        arrays = self.starts, self.order, self.columns, self.labels, self.values
+        return sum(array.nbytes for array in arrays)
 
 
 def window_kind(n_values: int | None, density: float, isa: int) -> int | None:
@@ -114,17 +121,39 @@ def to_windows(entries: Entries, kind: int) -> Windows:
     -------
     Windows
     """
-    lanes = 8 if kind == 2 else 16
+    lanes, window, n_slots = _KINDS[kind]
     n_rows, n_columns = entries.shape
-    starts = np.zeros(-(-n_rows // lanes) + 1, np.int64)
-    matrix = entries.indptr, entries.columns, entries.labels, n_columns, kind
-    _kernels.window_starts_into(*matrix, starts)
-    n_steps = int(starts[-1])
-    offsets, words = np.empty(n_steps, np.int32), aligned(n_steps * lanes, np.uint32)
-    _kernels.windows_into(*matrix, starts, offsets, words)
+    n_groups = -(-n_rows // lanes)
+    n_entries = np.diff(entries.indptr[np.minimum(np.arange(n_groups + 1) * lanes, n_rows)])
+    # a step takes an entry at least, and after so many all of a window have been taken
+    a_group = -(-n_columns // window) * -(-window // n_slots)
+    most_steps = np.minimum(n_entries, a_group)
+    room = max(_ROOM, most_steps.max(initial=0))
+    ends = np.cumsum(most_steps)
+    room_offsets, room_words = np.empty(room, np.int32), np.empty(room * lanes, np.uint32)
+    scratch = np.empty(2 * n_entries.max(initial=0) + 6, np.uint32)
+    starts = np.zeros(n_groups + 1, np.int64)
+    offsets, words, first = [], [], 0
+    while first < n_groups:
+        before = ends[first - 1] if first else 0
+        last = int(np.searchsorted(ends, before + room, "right"))
+        _kernels.windows_into(
+            entries.indptr, entries.columns, entries.labels, n_columns, kind, _kernels.ISA, first,
+            most_steps[first:last], scratch, starts[first : last + 1], room_offsets, room_words,
+        )  # fmt: skip
+        n_steps = starts[last] - starts[first]
+        parts = room_offsets[:n_steps], room_words[: n_steps * lanes]
+        if last < n_groups:  # the room is used again
+            parts = parts[0].copy(), parts[1].copy()
+        offsets.append(parts[0])
+        words.append(parts[1])
+        first = last
+    all_words = aligned(int(starts[-1]) * lanes, np.uint32)
+    np.concatenate(words or [all_words], out=all_words)
     codebook = np.zeros(_CODEBOOK, np.float32)
     codebook[: entries.values.size] = entries.values
-    return Windows(kind, starts, offsets, words, codebook, entries.shape)
+    all_offsets = np.concatenate(offsets or [np.empty(0, np.int32)])
+    return Windows(kind, starts, all_offsets, all_words, codebook, entries.shape)
 
 
 def block_columns_for(density: float, n_vectors: int) -> int:
@@ -153,26 +182,33 @@ def block_columns_for(density: float, n_vectors: int) -> int:
     return next((n for n in (128, 256, 512) if n * density >= 18), _MAX_BLOCK)
 
 
-def to_blocks(entries: Entries, block_columns: int) -> Blocks:
+def to_blocks(entries: Entries, block_columns: int, is_sorted: bool = True) -> Blocks:
     """Lay a matrix out for several vectors at a time.
 
     Parameters
     ----------
     entries : Entries
     block_columns : int
+        At most 1024 if sorted, else 65536.
+    is_sorted : bool, default True
+        Whether the rows of a group are in the order of their number of entries.
 
     Returns
     -------
     Blocks
     """
     n_rows, n_columns = entries.shape
-    starts = np.zeros((max(1, -(-n_columns // block_columns)), n_rows + 1), np.int64)
+    n_blocks = max(1, -(-n_columns // block_columns))
+    starts = np.empty((n_blocks, n_rows + 1), np.int64)
+    order = np.empty((n_blocks, n_rows) if is_sorted else (0, 0), np.uint8)
     columns = np.empty(entries.nnz, np.uint16)
     labels = np.empty_like(entries.labels)
     values = entries.values if labels.size else np.empty_like(entries.values)
-    matrix = entries.indptr, entries.columns, entries.labels, entries.values
-    _kernels.blocks_into(*matrix, block_columns, starts, columns, labels, values)
-    return Blocks(starts, columns, labels, values, entries.shape, block_columns)
+    _kernels.blocks_into(
+        entries.indptr, entries.columns, entries.labels, entries.values, block_columns,
+        ROWS_A_GROUP, np.empty(n_rows, np.int64), starts, order, columns, labels, values,
+    )  # fmt: skip
+    return Blocks(starts, order, columns, labels, values, entries.shape, block_columns)
 
 
 def aligned(n: int, dtype: type[np.generic]) -> NDArray[Any]:

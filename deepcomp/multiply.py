@@ -12,6 +12,7 @@ from . import _kernels
 from .decode import threads
 from .entries import Entries, Floats
 from .layouts import (
+    ROWS_A_GROUP,
     Blocks,
     Windows,
     aligned,
@@ -101,15 +102,18 @@ class CompressedMatrix:
         blocks = self._blocks_for(n_vectors)
         vectors = x_stride, are_rows or n_vectors == 1, n_vectors
 
-        def rows(first: int, last: int) -> None:
+        def groups(first_group: int, last_group: int) -> None:
+            first = first_group * ROWS_A_GROUP
+            last = min(last_group * ROWS_A_GROUP, self.shape[0])
             room = scratch(_MAX_TILE * (blocks.block_columns + last - first))
             _kernels.blocks_times_vectors_into(
-                blocks.starts, blocks.columns, blocks.labels, blocks.values, self.shape[1],
-                blocks.block_columns, x, *vectors, bias, _kernels.ISA, first, last, room, out,
-                out_stride,
+                blocks.starts, blocks.order, ROWS_A_GROUP, blocks.columns, blocks.labels,
+                blocks.values, self.shape[1], blocks.block_columns, x, *vectors, bias,
+                _kernels.ISA, first, last, room, out, out_stride,
             )  # fmt: skip
 
-        share(rows, self.shape[0], blocks.columns.size * n_vectors, n_threads)
+        n_groups = -(-self.shape[0] // ROWS_A_GROUP)
+        share(groups, n_groups, blocks.columns.size * n_vectors, n_threads)
 
     def _times_vector(self, w: Windows, x: int, bias: int, out: int, n_threads: int) -> None:
         n_groups = w.starts.size - 1

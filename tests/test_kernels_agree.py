@@ -506,7 +506,7 @@ def entries_into(draw):
 
     def call(kernel, isa):
         columns, counts = np.zeros(n_kept, np.uint32), np.ones(n_rows, np.int64)
-        status = kernel(gaps, gap_bits, n_before, numel, n_columns, columns, counts)
+        status = kernel(gaps, gap_bits, n_before, numel, n_columns, isa, columns, counts)
         return [np.array(status)] if status else [np.array(status), columns, counts]
 
     return call
@@ -538,39 +538,31 @@ def window_matrices(draw):
     return kind, 8 if kind == 2 else 16, draw(matrices(most_values=63 if kind == 1 else 32))
 
 
-@case
-@st.composite
-def window_starts_into(draw):
-    kind, lanes, (*csr, _, n_columns, _) = draw(window_matrices())
-
-    def call(kernel, isa):
-        starts = np.full(-(-(csr[0].size - 1) // lanes) + 1, -1)
-        kernel(*csr, n_columns, kind, starts)
-        return [starts]
-
-    return call
-
-
-def windows_of(kernel, kind, lanes, csr, n_columns):
-    starts = np.full(-(-(csr[0].size - 1) // lanes) + 1, -1)
-    _reference_matmul.window_starts_into(*csr, n_columns, kind, starts)
-    offsets, words = np.zeros(starts[-1], np.int32), np.zeros(starts[-1] * lanes, np.uint32)
-    kernel(*csr, n_columns, kind, starts, offsets, words)
-    return starts, offsets, words
+def windows_of(kernel, isa, kind, lanes, csr, n_columns, first=0, last=None):
+    n_groups = -(-(csr[0].size - 1) // lanes)
+    last = n_groups if last is None else last
+    starts = np.full(last - first + 1, 5)
+    offsets, words = np.zeros(csr[1].size, np.int32), np.zeros(csr[1].size * lanes, np.uint32)
+    scratch = np.zeros(csr[1].size + 6, np.uint32)
+    firsts = csr[0][np.minimum(np.arange(first, last + 1) * lanes, csr[0].size - 1)]
+    kernel(*csr, n_columns, kind, isa, first, np.diff(firsts), scratch, starts, offsets, words)
+    n_steps = starts[-1] - 5  # what is after them may hold anything
+    return starts - 5, offsets[:n_steps], words[: n_steps * lanes]
 
 
 @case
 @st.composite
 def windows_into(draw):
-    kind, lanes, (*csr, _, n_columns, _) = draw(window_matrices())
-    return lambda kernel, isa: windows_of(kernel, kind, lanes, csr, n_columns)
+    kind, lanes, (*csr, _, n_columns, rng) = draw(window_matrices())
+    first, last = sorted(rng.integers(0, -(-(csr[0].size - 1) // lanes) + 1, 2))
+    return lambda kernel, isa: windows_of(kernel, isa, kind, lanes, csr, n_columns, first, last)
 
 
 @case
 @st.composite
 def windows_times_vector_into(draw):
     kind, lanes, (*csr, codebook, n_columns, rng) = draw(window_matrices())
-    layout = windows_of(_reference_matmul.windows_into, kind, lanes, csr, n_columns)
+    layout = windows_of(_reference_matmul.windows_into, 0, kind, lanes, csr, n_columns)
     places, n_rows = np.zeros(64, np.float32), csr[0].size - 1
     places[: codebook.size] = codebook
     x = rng.integers(-9, 9, n_columns).astype(np.float32)
@@ -591,12 +583,17 @@ def windows_times_vector_into(draw):
     return call
 
 
-def blocks_of(kernel, csr, values, block_columns, n_columns):
-    starts = np.zeros((-(-n_columns // block_columns), csr[0].size), np.int64)
+def blocks_of(kernel, csr, values, block_columns, n_columns, group_rows):
+    n_rows, n_blocks = csr[0].size - 1, -(-n_columns // block_columns)
+    starts = np.zeros((n_blocks, n_rows + 1), np.int64)
+    order = np.zeros((n_blocks, n_rows) if group_rows else (0, 0), np.uint8)
     columns, labels = np.zeros(csr[1].size, np.uint16), np.zeros_like(csr[2])
     out_values = values if labels.size else np.zeros_like(values)
-    kernel(*csr, values, block_columns, starts, columns, labels, out_values)
-    return starts, columns, labels, out_values
+    kernel(
+        *csr, values, block_columns, group_rows, np.zeros(n_rows, np.int64), starts, order,
+        columns, labels, out_values,
+    )  # fmt: skip
+    return starts, order, columns, labels, out_values
 
 
 @st.composite
@@ -604,7 +601,11 @@ def matrices_with_blocks(draw):
     *csr, codebook, n_columns, rng = draw(matrices())
     if draw(st.booleans()):
         codebook, csr[2] = codebook[csr[2]], csr[2][:0]
-    return csr, codebook, draw(st.sampled_from((1, 2, 64, 300))), n_columns, rng
+    block_columns, group_rows = (
+        draw(st.sampled_from((1, 2, 64, 300))),
+        draw(st.sampled_from((0, 4, 256))),
+    )
+    return csr, codebook, block_columns, n_columns, group_rows, rng
 
 
 @case
@@ -618,26 +619,25 @@ def blocks_into(draw):
 @st.composite
 def blocks_times_vectors_into(draw):
     *arguments, rng = draw(matrices_with_blocks())
-    layout, n_columns = blocks_of(_reference_matmul.blocks_into, *arguments), arguments[3]
-    n_rows, n_vectors = (
-        arguments[0][0].size - 1,
-        draw(st.sampled_from((1, 2, 8, 9, 21, 33, 64, 70))),
-    )
+    starts, order, *entries = blocks_of(_reference_matmul.blocks_into, *arguments)
+    csr, _, block_columns, n_columns, group_rows = arguments
+    n_rows, n_vectors = csr[0].size - 1, draw(st.sampled_from((1, 2, 8, 9, 21, 33, 64, 70)))
     are_rows, spare = draw(st.booleans()), draw(st.integers(0, 3))
     shape = (n_vectors, n_columns) if are_rows else (n_columns, n_vectors)
     x = rng.integers(-9, 9, (shape[0], shape[1] + spare)).astype(np.float32)
     x[rng.random(x.shape) < draw(st.sampled_from((0, 0.02)))] = np.nan
     bias = rng.integers(-9, 9, n_rows).astype(np.float32) if draw(st.booleans()) else None
-    first, last = sorted(rng.integers(0, n_rows + 1, 2))
+    bounds = np.unique([*range(0, n_rows, group_rows or 1), n_rows])
+    first, last = sorted(rng.choice(bounds, 2))
 
     def call(kernel, isa):
         out_shape = (n_vectors, n_rows) if are_rows else (n_rows, n_vectors)
         out = np.full((out_shape[0], out_shape[1] + spare), 77, np.float32)
-        scratch = np.full(64 * (arguments[2] + n_rows), np.nan, np.float32)
+        scratch = np.full(64 * (block_columns + n_rows), np.nan, np.float32)
         kernel(
-            *layout, n_columns, arguments[2], address(x), x.shape[1], are_rows, n_vectors,
-            0 if bias is None else address(bias), isa, first, last, scratch, address(out),
-            out.shape[1],
+            starts, order, group_rows, *entries, n_columns, block_columns, address(x), x.shape[1],
+            are_rows, n_vectors, 0 if bias is None else address(bias), isa, first, last, scratch,
+            address(out), out.shape[1],
         )  # fmt: skip
         return [out]
 

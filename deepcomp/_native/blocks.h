@@ -6,10 +6,100 @@
 #ifndef DEEPCOMP_BLOCKS_H
 #define DEEPCOMP_BLOCKS_H
 
+#include "entries.h"
 #include "tiles.h"
+#include "tiles_few_values.h"
 #include "turn.h"
 
 #define DC_MAX_VECTORS 64 /* of a tile */
+
+/* --- the layout --- */
+
+#define DC_MAX_SORTED 1024 /* columns of a block whose rows are in the order of their counts */
+
+/* Sort the n rows of a group by their counts, a row that comes first staying first. */
+static inline void dc_sort_group(int64_t *counts, int n, uint8_t *order)
+{
+    uint16_t ends[DC_MAX_SORTED + 2] = {0}; /* of the rows with so many entries, less one */
+    int64_t sorted[256];
+    int most = 0;
+    for (int row = 0; row < n; row++) {
+        DC_CHECK(counts[row] <= DC_MAX_SORTED);
+        most = counts[row] > most ? (int)counts[row] : most;
+        ends[counts[row] + 1]++;
+    }
+    for (int count = 1; count <= most; count++) {
+        ends[count] = (uint16_t)(ends[count] + ends[count - 1]);
+    }
+    for (int row = 0; row < n; row++) {
+        const int place = ends[counts[row]]++;
+        order[place] = (uint8_t)row;
+        sorted[place] = counts[row];
+    }
+    memcpy(counts, sorted, (size_t)n * sizeof(counts[0]));
+}
+
+/* The parts of a dc_blocks, to be filled; `order` is NULL or has groups of at most 256 rows. */
+typedef struct {
+    int64_t *starts;
+    uint8_t *order;
+    uint16_t *columns;
+    uint8_t *labels;
+    float *values; /* of the entries, if they have no labels */
+} dc_blocks_out;
+
+/* Count the entries of each row in each block. */
+static inline void dc_count_in_blocks(const dc_entries *in, int64_t n_blocks, int64_t block_columns,
+                                      int64_t *counts)
+{
+    for (int64_t row = 0; row < in->n_rows; row++) {
+        int64_t p = in->indptr[row];
+        for (int64_t block = 0; block < n_blocks; block++) {
+            const int64_t first = p, bound = (block + 1) * block_columns;
+            while (p < in->indptr[row + 1] && in->columns[p] < bound) {
+                p++;
+            }
+            counts[block * (in->n_rows + 1) + row] = p - first;
+        }
+    }
+}
+
+/* Sort entries by block, row and column. `next` has room for n_rows numbers. */
+static inline void dc_lay_out_blocks(const dc_entries *in, const float *values, int64_t n_blocks,
+                                     int64_t block_columns, int64_t group_rows, int64_t *next,
+                                     const dc_blocks_out *out)
+{
+    int64_t to = 0;
+    dc_count_in_blocks(in, n_blocks, block_columns, out->starts);
+    for (int64_t row = 0; row < in->n_rows; row++) {
+        next[row] = in->indptr[row];
+    }
+    for (int64_t block = 0; block < n_blocks; block++) {
+        int64_t *starts = out->starts + block * (in->n_rows + 1);
+        uint8_t *order = out->order ? out->order + block * in->n_rows : NULL;
+        for (int64_t row = 0; order && row < in->n_rows; row += group_rows) {
+            const int64_t n_left = in->n_rows - row;
+            dc_sort_group(starts + row, (int)(n_left < group_rows ? n_left : group_rows),
+                          order + row);
+        }
+        for (int64_t place = 0; place < in->n_rows; place++) {
+            const int64_t n = starts[place];
+            int64_t *from = next + (order ? (place & -group_rows) + order[place] : place);
+            for (int64_t p = *from; p < *from + n; p++) {
+                out->columns[to + p - *from] = (uint16_t)(in->columns[p] - block * block_columns);
+            }
+            if (n && in->labels) {
+                memcpy(out->labels + to, in->labels + *from, (size_t)n);
+            } else if (n) {
+                memcpy(out->values + to, values + *from, (size_t)n * sizeof(float));
+            }
+            *from += n;
+            starts[place] = to;
+            to += n;
+        }
+        starts[in->n_rows] = to;
+    }
+}
 
 /* --- the choice of kernels --- */
 
@@ -20,7 +110,7 @@ typedef struct {
     dc_turn_back_kernel *turn_back;
 } dc_tile_plan;
 
-static inline dc_tile_plan dc_plan_tile(int isa, int64_t n_vectors)
+static inline dc_tile_plan dc_plan_tile(const dc_blocks *in, int isa, int64_t n_vectors)
 {
     static dc_tile_kernel *const portable[] = {dc_tile_portable_8, dc_tile_portable_16,
                                                dc_tile_portable_32, dc_tile_portable_64};
@@ -28,14 +118,18 @@ static inline dc_tile_plan dc_plan_tile(int isa, int64_t n_vectors)
 #if DC_HAVE_X86
     static dc_tile_kernel *const avx2[] = {dc_tile_avx2_columns_8, dc_tile_avx2_columns_16,
                                            dc_tile_avx2_columns_32, dc_tile_avx2_columns_64};
-    static dc_tile_kernel *const avx512[] = {dc_tile_avx512_few_values_8, dc_tile_avx512_columns_16,
+    static dc_tile_kernel *const avx512[] = {dc_tile_avx2_columns_8, dc_tile_avx512_columns_16,
                                              dc_tile_avx512_columns_32, dc_tile_avx512_columns_64};
+    static dc_tile_kernel *const few_values[] = {dc_tile_few_values_8, dc_tile_few_values_16,
+                                                 dc_tile_few_values_32, dc_tile_few_values_64};
     if (isa >= DC_ISA_AVX2) {
-        return (dc_tile_plan){8 << which, (isa >= DC_ISA_AVX512 ? avx512 : avx2)[which],
-                              dc_turn_avx2, dc_turn_back_avx2};
+        dc_tile_kernel *const *kernels = isa < DC_ISA_AVX512        ? avx2
+                                         : dc_has_few_values(in) ? few_values
+                                                                 : avx512;
+        return (dc_tile_plan){8 << which, kernels[which], dc_turn_avx2, dc_turn_back_avx2};
     }
 #else
-    (void)isa;
+    (void)in, (void)isa;
 #endif
     return (dc_tile_plan){8 << which, portable[which], dc_turn_portable, dc_turn_back_portable};
 }
@@ -52,18 +146,19 @@ static inline void dc_blocks_times_vector(const dc_blocks *in, const float *x, c
     }
     for (int64_t block = 0; block < n_blocks; block++, x += in->block_columns) {
         const int64_t *starts = in->starts + block * (in->n_rows + 1);
-        for (int64_t row = first; row < last; row++) {
+        const uint8_t *order = dc_order_of(in, block);
+        for (int64_t place = first; place < last; place++) {
             float sums[4] = {0};
-            int64_t p = starts[row];
-            for (; p + 4 <= starts[row + 1]; p += 4) {
+            int64_t p = starts[place];
+            for (; p + 4 <= starts[place + 1]; p += 4) {
                 for (int i = 0; i < 4; i++) {
                     sums[i] += dc_weight(in, p + i) * x[in->columns[p + i]];
                 }
             }
-            for (; p < starts[row + 1]; p++) {
+            for (; p < starts[place + 1]; p++) {
                 sums[0] += dc_weight(in, p) * x[in->columns[p]];
             }
-            y[row] += (sums[0] + sums[1]) + (sums[2] + sums[3]);
+            y[dc_row_at(in, order, place)] += (sums[0] + sums[1]) + (sums[2] + sums[3]);
         }
     }
 }
@@ -77,7 +172,7 @@ static inline void dc_blocks_times_vectors(const dc_blocks *in, const float *x, 
 {
     float *sums = scratch + in->block_columns * DC_MAX_VECTORS;
     for (int64_t vector = 0; vector < n_vectors;) {
-        const dc_tile_plan plan = dc_plan_tile(isa, n_vectors - vector);
+        const dc_tile_plan plan = dc_plan_tile(in, isa, n_vectors - vector);
         const int64_t n_left = n_vectors - vector;
         const int n = n_left < plan.tile ? (int)n_left : plan.tile;
         int64_t block = 0;

@@ -5,6 +5,8 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
 cdef extern from "convolve.h" nogil:
     ctypedef struct dc_blocks:
         const int64_t *starts
+        const uint8_t *order
+        int64_t group_rows
         const uint16_t *columns
         const uint32_t *offsets
         const uint8_t *labels
@@ -36,8 +38,8 @@ def convolve_into(const int64_t[:, ::1] starts, const uint32_t[::1] offsets,
     `scratch` has room for the planes, 128 numbers, and 128 numbers a row.
     """
     cdef const dc_geometry *g = <const dc_geometry *>&geometry[0]
-    cdef dc_blocks weight = dc_blocks(&starts[0, 0], NULL, NULL, NULL, NULL, values.shape[0],
-                                      starts.shape[1] - 1, 0, 0)
+    cdef dc_blocks weight = dc_blocks(&starts[0, 0], NULL, 1, NULL, NULL, NULL, NULL,
+                                      values.shape[0], starts.shape[1] - 1, 0, 0)
     cdef int64_t out_numel = weight.n_rows * geometry[9] * geometry[10], image
     cdef uint32_t no_offset = 0
     weight.offsets = &no_offset

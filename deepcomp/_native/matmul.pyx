@@ -7,15 +7,27 @@ computed, so that threads can share a product.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
 
-cdef extern from "windows_x86.h" nogil:
+cdef extern from "windows_layout.h" nogil:
     ctypedef struct dc_entries:
         const int64_t *indptr
         const uint32_t *columns
         const uint8_t *labels
         int64_t n_rows
         int64_t n_columns
-    ctypedef struct dc_window_kind:
-        int lanes
+    ctypedef struct dc_walk:
+        const uint8_t *gaps
+        uint8_t escape
+        int64_t n_columns
+        int64_t row
+        int64_t column
+        int64_t n
+        int64_t n_before
+        int64_t *row_counts
+    void dc_walk_gaps(dc_walk *, int, int64_t, int64_t, uint32_t *)
+    int64_t dc_lay_out_windows(const dc_entries *, int, int, int64_t, int64_t, const int64_t *,
+                               uint32_t *, int64_t *, int32_t *, uint32_t *)
+
+cdef extern from "windows_x86.h" nogil:
     ctypedef struct dc_windows:
         const int64_t *starts
         const int32_t *offsets
@@ -23,14 +35,14 @@ cdef extern from "windows_x86.h" nogil:
         const float *codebook
         int64_t n_rows
         int64_t n_columns
-    dc_window_kind dc_kind_of_windows(int)
-    int64_t dc_lay_out_windows(const dc_entries *, int, int64_t, int32_t *, uint32_t *)
     void dc_windows_times_vector(const dc_windows *, int, const float *, const float *, int,
                                  int64_t, int64_t, uint16_t *, float *)
 
 cdef extern from "blocks.h" nogil:
     ctypedef struct dc_blocks:
         const int64_t *starts
+        const uint8_t *order
+        int64_t group_rows
         const uint16_t *columns
         const uint32_t *offsets
         const uint8_t *labels
@@ -39,6 +51,14 @@ cdef extern from "blocks.h" nogil:
         int64_t n_rows
         int64_t n_columns
         int64_t block_columns
+    ctypedef struct dc_blocks_out:
+        int64_t *starts
+        uint8_t *order
+        uint16_t *columns
+        uint8_t *labels
+        float *values
+    void dc_lay_out_blocks(const dc_entries *, const float *, int64_t, int64_t, int64_t, int64_t *,
+                           const dc_blocks_out *)
     void dc_blocks_times_vector(const dc_blocks *, const float *, const float *, int64_t, int64_t,
                                 float *)
     void dc_blocks_times_vectors(const dc_blocks *, const float *, int64_t, int, int64_t,
@@ -50,31 +70,24 @@ cdef extern from "scatter.h" nogil:
 
 
 def entries_into(const uint8_t[::1] gaps, int gap_bits, int64_t position, int64_t numel,
-                 int64_t n_columns, uint32_t[::1] columns, int64_t[::1] row_counts):
+                 int64_t n_columns, int isa, uint32_t[::1] columns, int64_t[::1] row_counts):
     """Walk the gaps of a block of `numel` entries that begins at a position of a matrix.
 
     Fills `columns`, one for each kept entry, and adds to `row_counts`, one for each row. Returns
     0, or what is wrong with the gaps, as scatter_into does; nothing is written then.
     """
-    cdef Py_ssize_t i, n = 0, n_gaps = gaps.shape[0], n_kept = columns.shape[0]
+    cdef Py_ssize_t n_gaps = gaps.shape[0], n_kept = columns.shape[0]
     cdef uint8_t escape = <uint8_t>((1 << gap_bits) - 1)
-    cdef int64_t row = position // n_columns, column = position % n_columns
+    cdef dc_walk walk
     cdef int status
     if n_gaps == 0:
         return 1 if n_kept else 0
     with nogil:
         status = dc_check_walk(&gaps[0], n_gaps, escape, n_kept, numel)
         if status == 0:
-            for i in range(n_gaps):
-                column += gaps[i]
-                if gaps[i] != escape:
-                    if column >= n_columns:
-                        row += column // n_columns
-                        column %= n_columns
-                    columns[n] = <uint32_t>column
-                    row_counts[row] += 1
-                    n += 1
-                    column += 1
+            walk = dc_walk(&gaps[0], escape, n_columns, position // n_columns,
+                           position % n_columns, 0, 0, &row_counts[0])
+            dc_walk_gaps(&walk, isa, n_gaps, n_kept, &columns[0])
     return status
 
 
@@ -111,40 +124,25 @@ def labels_into(const uint8_t[::1] labels, int least, int64_t position, int64_t 
     return 1 if n < 0 else 0
 
 
-def window_starts_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
-                       const uint8_t[::1] labels, int64_t n_columns, int kind,
-                       int64_t[::1] starts):
-    """Fill `starts`, shape (n_groups + 1,), with where the steps of each group will begin."""
-    cdef int64_t group
-    cdef dc_entries entries
-    with nogil:
-        starts[0] = 0
-        if columns.shape[0] == 0:
-            starts[:] = 0
-        else:
-            entries = dc_entries(&indptr[0], &columns[0], &labels[0], indptr.shape[0] - 1,
-                                 n_columns)
-            for group in range(starts.shape[0] - 1):
-                starts[group + 1] = starts[group] + dc_lay_out_windows(&entries, kind, group, NULL,
-                                                                     NULL)
-    return 0
-
-
 def windows_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
-                 const uint8_t[::1] labels, int64_t n_columns, int kind,
-                 const int64_t[::1] starts, int32_t[::1] offsets, uint32_t[::1] words):
-    """Lay entries out in windows (windows.h); `offsets` and `words` have room for all steps."""
-    cdef int64_t group
-    cdef int lanes = dc_kind_of_windows(kind).lanes
+                 const uint8_t[::1] labels, int64_t n_columns, int kind, int isa,
+                 int64_t first_group, const int64_t[::1] most_steps, uint32_t[::1] scratch,
+                 int64_t[::1] starts, int32_t[::1] offsets, uint32_t[::1] words):
+    """Lay groups of rows out in windows (windows_layout.h).
+
+    Fills `starts`, shape (n_groups + 1,), from starts[0] on, and `offsets` and `words` from their
+    beginning; they have room for `most_steps`, the steps that each of the groups can have.
+    `scratch` has room for the entries of any two groups and six more.
+    """
+    cdef int64_t n_groups = starts.shape[0] - 1
     cdef dc_entries entries
-    if columns.shape[0] == 0:
+    if columns.shape[0] == 0 or n_groups == 0 or offsets.shape[0] == 0:
+        starts[1:] = starts[0]
         return 0
     with nogil:
         entries = dc_entries(&indptr[0], &columns[0], &labels[0], indptr.shape[0] - 1, n_columns)
-        for group in range(starts.shape[0] - 1):
-            if starts[group + 1] > starts[group]:
-                dc_lay_out_windows(&entries, kind, group, &offsets[starts[group]],
-                                 &words[starts[group] * lanes])
+        dc_lay_out_windows(&entries, kind, isa, first_group, n_groups, &most_steps[0], &scratch[0],
+                           &starts[0], &offsets[0], &words[0])
     return 0
 
 
@@ -170,55 +168,55 @@ def windows_times_vector_into(uintptr_t starts, uintptr_t offsets, uintptr_t wor
 
 def blocks_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
                 const uint8_t[::1] labels, const float[::1] values, int64_t block_columns,
-                int64_t[:, ::1] starts, uint16_t[::1] out_columns, uint8_t[::1] out_labels,
+                int64_t group_rows, int64_t[::1] scratch, int64_t[:, ::1] starts,
+                uint8_t[:, ::1] order, uint16_t[::1] out_columns, uint8_t[::1] out_labels,
                 float[::1] out_values):
     """Sort entries by block of columns, row and column; see blocks.h.
 
     Each entry has a label or else, if `labels` is empty, a value. `starts` has the shape
-    (n_blocks, n_rows + 1) and is zero.
+    (n_blocks, n_rows + 1). If `order` has the shape (n_blocks, n_rows), and not (0, 0), it is filled
+    and the rows of a block are sorted by their number of entries, `group_rows` of them at a time.
+    `scratch` has room for n_rows numbers.
     """
-    cdef int64_t n_blocks = starts.shape[0], n_rows = indptr.shape[0] - 1
-    cdef int64_t block, row, p, to, n_before = 0, n_here
-    cdef bint have_labels = labels.shape[0] > 0
+    cdef int64_t n_rows = indptr.shape[0] - 1
+    cdef dc_entries entries = dc_entries(&indptr[0], NULL, NULL, n_rows, 0)
+    cdef dc_blocks_out out = dc_blocks_out(&starts[0, 0], NULL, NULL, NULL, NULL)
+    cdef const float *own = NULL
+    cdef int64_t *next_entry = &scratch[0] if n_rows else NULL
+    if order.shape[0] and n_rows:
+        out.order = &order[0, 0]
+    if columns.shape[0]:
+        entries.columns = &columns[0]
+        out.columns = &out_columns[0]
+        if labels.shape[0]:
+            entries.labels = &labels[0]
+            out.labels = &out_labels[0]
+        else:
+            own = &values[0]
+            out.values = &out_values[0]
     with nogil:
-        for row in range(n_rows):
-            for p in range(indptr[row], indptr[row + 1]):
-                starts[columns[p] // block_columns, row] += 1
-        for block in range(n_blocks):
-            for row in range(n_rows + 1):
-                n_here = starts[block, row]
-                starts[block, row] = n_before
-                n_before += n_here
-        for row in range(n_rows):
-            p = indptr[row]
-            while p < indptr[row + 1]:
-                block = columns[p] // block_columns
-                to = starts[block, row]
-                while p < indptr[row + 1] and columns[p] < (block + 1) * block_columns:
-                    out_columns[to] = <uint16_t>(columns[p] - block * block_columns)
-                    if have_labels:
-                        out_labels[to] = labels[p]
-                    else:
-                        out_values[to] = values[p]
-                    to += 1
-                    p += 1
+        dc_lay_out_blocks(&entries, own, starts.shape[0], block_columns, group_rows, next_entry, &out)
     return 0
 
 
-def blocks_times_vectors_into(const int64_t[:, ::1] starts, const uint16_t[::1] columns,
+def blocks_times_vectors_into(const int64_t[:, ::1] starts, const uint8_t[:, ::1] order,
+                              int64_t group_rows, const uint16_t[::1] columns,
                               const uint8_t[::1] labels, const float[::1] values,
                               int64_t n_columns, int64_t block_columns, uintptr_t x,
                               int64_t x_stride, bint are_rows, int64_t n_vectors,
                               uintptr_t bias, int isa, int64_t first, int64_t last,
                               float[::1] scratch, uintptr_t out, int64_t out_stride):
-    """Multiply a matrix in blocks by vectors, for a range of rows.
+    """Multiply a matrix in blocks by vectors, for a range of rows: of whole groups.
 
     `x` and `out` are float32. With `are_rows` the vectors are their rows, (n_vectors, n_columns)
     and (n_vectors, n_rows), else their columns; the strides, in numbers, are from row to row.
     `scratch` has room for 64 * (block_columns + last - first) numbers if n_vectors is not 1.
     """
-    cdef dc_blocks matrix = dc_blocks(&starts[0, 0], NULL, NULL, NULL, NULL, values.shape[0],
-                                      starts.shape[1] - 1, n_columns, block_columns)
+    cdef dc_blocks matrix = dc_blocks(&starts[0, 0], NULL, group_rows, NULL, NULL, NULL, NULL,
+                                      values.shape[0], starts.shape[1] - 1, n_columns,
+                                      block_columns)
+    if order.shape[0] and order.shape[1]:
+        matrix.order = &order[0, 0]
     if columns.shape[0]:
         matrix.columns = &columns[0]
         matrix.labels = &labels[0] if labels.shape[0] else NULL

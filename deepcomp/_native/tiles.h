@@ -14,6 +14,8 @@
 
 typedef struct {
     const int64_t *starts;   /* (n_blocks, n_rows + 1): where a row's entries of a block begin */
+    const uint8_t *order;    /* (n_blocks, n_rows): which row of its group each of them is; or NULL */
+    int64_t group_rows;      /* a power of two */
     const uint16_t *columns; /* from the first column of the block */
     const uint32_t *offsets; /* instead of columns: where a convolution's inputs are */
     const uint8_t *labels;   /* NULL: each entry has a value of its own */
@@ -24,10 +26,22 @@ typedef struct {
 
 #define DC_MAX_TILE 128
 
-/* y (rows, tile) of the rows first .. last += block of the matrix times x (block_columns, tile).
+/* y (rows, tile) of the rows first .. last, whole groups, += block of the matrix times x (block_columns, tile).
  * A block's sum begins at zero: the shorter the sums, the smaller the error of rounding. */
 typedef void dc_tile_kernel(const dc_blocks *, int64_t block, const float *x, const float *bias,
                             int64_t first, int64_t last, float *y);
+
+/* The rows of a block are in the order of their number of entries, group by group, so that loops over
+ * entries end where the processor expects it: a wrong guess costs as much as four entries. */
+DC_INLINE const uint8_t *dc_order_of(const dc_blocks *in, int64_t block)
+{
+    return in->order ? in->order + block * in->n_rows : NULL;
+}
+
+DC_INLINE int64_t dc_row_at(const dc_blocks *in, const uint8_t *order, int64_t place)
+{
+    return order ? (place & -in->group_rows) + order[place] : place;
+}
 
 DC_INLINE float dc_weight(const dc_blocks *in, int64_t entry)
 {
@@ -49,10 +63,13 @@ DC_INLINE void dc_tile_portable(const dc_blocks *in, int64_t block, const float 
                                 int width, float *y)
 {
     const int64_t *starts = in->starts + block * (in->n_rows + 1);
-    for (int64_t row = first; row < last; row++, y += tile) {
+    const uint8_t *order = dc_order_of(in, block);
+    for (int64_t place = first; place < last; place++) {
+        const int64_t row = dc_row_at(in, order, place);
+        float *out = y + (row - first) * tile;
         for (int column = 0; column < tile; column += width) {
             dc_four sums[4] = {{0}, {0}, {0}, {0}};
-            for (int64_t p = starts[row]; p < starts[row + 1]; p++) {
+            for (int64_t p = starts[place]; p < starts[place + 1]; p++) {
                 const float weight = dc_weight(in, p);
                 const float *inputs = x + column;
                 inputs += in->offsets ? (ptrdiff_t)in->offsets[p] : (ptrdiff_t)in->columns[p] * tile;
@@ -67,8 +84,8 @@ DC_INLINE void dc_tile_portable(const dc_blocks *in, int64_t block, const float 
             }
             DC_UNROLL
             for (int i = 0; i < width; i++) {
-                const float before = block ? y[column + i] : bias ? bias[row] : 0.0f;
-                y[column + i] = before + sums[i / 4][i % 4];
+                const float before = block ? out[column + i] : bias ? bias[row] : 0.0f;
+                out[column + i] = before + sums[i / 4][i % 4];
             }
         }
     }
@@ -106,53 +123,6 @@ DC_DEFINE_PORTABLE(8)
 #define DC_TILE_VECTOR __m512
 #define DC_TILE_OP(name) _mm512_##name
 #include "tiles_template.h"
-
-/* Eight vectors and up to 32 values: eight weights are looked up in registers at once. With one
- * look-up in memory for each entry, its four loads take twice as long as the rest. */
-DC_TARGET_AVX512 static inline void dc_tile_avx512_few_values_8(const dc_blocks *in, int64_t block,
-                                                     const float *x, const float *bias,
-                                                     int64_t first, int64_t last, float *y)
-{
-    const int64_t *starts = in->starts + block * (in->n_rows + 1);
-    const uint16_t *columns = in->columns;
-    const uint8_t *labels = in->labels;
-    if (!labels || in->n_values > 32) {
-        dc_tile_avx2_columns_8(in, block, x, bias, first, last, y);
-        return;
-    }
-    const int n_values = (int)in->n_values;
-    const __m512 values0 = _mm512_maskz_loadu_ps(
-        (__mmask16)(n_values >= 16 ? 0xFFFF : (1 << n_values) - 1), in->values);
-    const __m512 values1 = _mm512_maskz_loadu_ps(
-        (__mmask16)(n_values > 16 ? (1u << (n_values - 16)) - 1 : 0), in->values + 16);
-    for (int64_t row = first; row < last; row++, y += 8) {
-        const __m256 before =
-            block ? _mm256_loadu_ps(y) : _mm256_set1_ps(bias ? bias[row] : 0.0f);
-        __m256 sums[4] = {_mm256_setzero_ps(), _mm256_setzero_ps(), _mm256_setzero_ps(),
-                          _mm256_setzero_ps()};
-        int64_t p = starts[row];
-        const int64_t end = starts[row + 1];
-        for (; p + 8 <= end; p += 8) {
-            const __m512i eight = _mm512_cvtepu8_epi32(
-                _mm_loadl_epi64((const __m128i *)(labels + p)));
-            const __m256 weights =
-                _mm512_castps512_ps256(_mm512_permutex2var_ps(values0, eight, values1));
-#pragma GCC unroll 8
-            for (int j = 0; j < 8; j++) {
-                sums[j % 4] = _mm256_fmadd_ps(
-                    _mm256_loadu_ps(x + 8 * (ptrdiff_t)columns[p + j]),
-                    _mm256_permutevar8x32_ps(weights, _mm256_set1_epi32(j)), sums[j % 4]);
-            }
-        }
-        for (; p < end; p++) {
-            sums[0] = _mm256_fmadd_ps(_mm256_loadu_ps(x + 8 * (ptrdiff_t)columns[p]),
-                                      _mm256_set1_ps(in->values[labels[p]]), sums[0]);
-        }
-        sums[0] = _mm256_add_ps(_mm256_add_ps(sums[0], sums[1]),
-                                _mm256_add_ps(sums[2], sums[3]));
-        _mm256_storeu_ps(y, _mm256_add_ps(before, sums[0]));
-    }
-}
 #endif
 
 #endif

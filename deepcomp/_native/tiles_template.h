@@ -15,14 +15,17 @@
         const DC_INDEX_OF_##kind *index = in->kind;                                           \
         const uint8_t *labels = in->labels;                                                   \
         const float *values = in->values;                                                     \
-        for (int64_t row = first; row < last; row++, y += (width)) {                          \
+        const uint8_t *order = dc_order_of(in, block);                                        \
+        for (int64_t place = first; place < last; place++) {                                  \
+            const int64_t row = dc_row_at(in, order, place);                                  \
+            float *out = y + (row - first) * (width);                                         \
             DC_TILE_VECTOR sums[n_apart][n_vectors];                                          \
             _Pragma("GCC unroll 8") for (int i = 0; i < (n_apart) * n_vectors; i++)           \
             {                                                                                 \
                 sums[i / n_vectors][i % n_vectors] = DC_TILE_OP(setzero_ps)();                \
             }                                                                                 \
-            int64_t p = starts[row];                                                          \
-            const int64_t end = starts[row + 1];                                              \
+            int64_t p = starts[place];                                                        \
+            const int64_t end = starts[place + 1];                                            \
             if (labels) {                                                                     \
                 DC_TILE_ENTRIES(DC_SCALE_OF_##kind(width), n_apart, values[labels[p + j]])    \
             } else {                                                                          \
@@ -35,10 +38,10 @@
                     sums[0][i] = DC_TILE_OP(add_ps)(sums[0][i], sums[j][i]);                  \
                 }                                                                             \
                 const DC_TILE_VECTOR before =                                                 \
-                    block  ? DC_TILE_OP(loadu_ps)(y + i * DC_TILE_LANES)                      \
+                    block  ? DC_TILE_OP(loadu_ps)(out + i * DC_TILE_LANES)                    \
                     : bias ? DC_TILE_OP(set1_ps)(bias[row])                                   \
                            : DC_TILE_OP(setzero_ps)();                                        \
-                DC_TILE_OP(storeu_ps)(y + i * DC_TILE_LANES,                                  \
+                DC_TILE_OP(storeu_ps)(out + i * DC_TILE_LANES,                                \
                                       DC_TILE_OP(add_ps)(before, sums[0][i]));                \
             }                                                                                 \
         }                                                                                     \
