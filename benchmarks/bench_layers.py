@@ -165,6 +165,63 @@ def test_matrix(
         results.add("Memory of the layout for one vector", what, layouts, "bytes/weight", "<= 0.3")
 
 
+BUILDS = [(matrix, batch) for matrix in MATRICES for batch in (1, 64)]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "batch"), BUILDS, ids=[f"{m.name}-{100 * m.kept:.0f}-{b}" for m, b in BUILDS]
+)
+def test_building(
+    matrix: Matrix, batch: int, benchmark: BenchmarkFixture, results: Results, tmp_path: Path
+) -> None:
+    """What the first call of a layer costs more than the others, in dense products."""
+    rng = np.random.default_rng(0)
+    packed = deepcomp.compress(
+        {"w": rng.standard_normal(matrix.shape, np.float32)}, bits=5, sparsity=1 - matrix.kept
+    )
+    deepcomp.save(packed, tmp_path / "w.dcz")
+    x, dense = torch.randn(batch, matrix.shape[1]), packed["w"].to_torch()
+    more: list[float] = []
+
+    def first_call() -> None:
+        tensor = deepcomp.load(tmp_path / "w.dcz")["w"]
+        tensor.check()  # as restore() does: pages, codes and directory
+        layer = SparseLinear(tensor)
+        first, y = once(lambda: layer(x))
+        again = min(once(lambda: layer(x))[0] for _ in range(3))
+        more.append(first - again)
+        assert torch.allclose(y, expected, atol=1e-3)
+
+    def product() -> torch.Tensor:
+        return torch.nn.functional.linear(x, dense)
+
+    expected = product()
+    n = max(1, math.ceil(LEAST_SECONDS / once(product)[0]))  # in the cache, if it fits
+    found = race(benchmark, first_call, {DENSE: times(product, n)})
+    shape = f"{matrix.shape[0]}x{matrix.shape[1]}"
+    what = f"{matrix.name} {shape}, {100 * matrix.kept:.0f} % kept, batch {batch}"
+    rival = (DENSE, 1e6 * found[DENSE] / n)
+    group = "What the first call of a layer costs more than the next, in dense products"
+    results.add(group, what, 1e6 * float(np.median(more)), "us", "<= 10", rival)
+
+
+def test_call(benchmark: BenchmarkFixture, results: Results) -> None:
+    """The cost of a call on a layer so small that nothing else counts."""
+    dense, sparse = sparse_linear((16, 16), 0.5)
+    x, linear = torch.randn(1, 16), torch.nn.functional.linear
+    check(sparse, dense, x)
+    rivals = {
+        "F.linear": lambda: linear(x, dense.weight, dense.bias),
+        "torch.nn.Linear": lambda: dense(x),
+    }
+    us = race_calls(benchmark, lambda: sparse(x), rivals, 5e-6)
+    group = "A call of a 16x16 layer, batch 1"
+    for name in rivals:
+        results.add(group, "time", us[OURS], "us", "", (name, us[name]))
+    what = "more than F.linear's own call"
+    results.add(group, what, us[OURS] - us["F.linear"], "us", "<= 3")
+
+
 def test_all_matrices(timed: list[Timed], benchmark: BenchmarkFixture, results: Results) -> None:
     benchmark.pedantic(lambda: None, rounds=1)
     if len(timed) < len(CASES):
