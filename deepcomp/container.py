@@ -19,11 +19,11 @@ from .records import TensorRecord
 
 MAGIC = b"\xdc" + b"DCZ\r\n\x1a\n"
 END_MAGIC = b"DCZ\n"
-VERSION = (0, 9)
+VERSION = (1, 0)  # the one that is written; all of its major version up to it are read
 HEAD = struct.Struct("<8sHH")
 TRAILER = struct.Struct("<QIII4s")
 PAGE = 1 << 16
-MAX_INDEX_NBYTES = 1 << 28
+MAX_INDEX_NBYTES = 1 << 26
 MAX_INDEX_RATIO = 128  # inflated to stored
 
 
@@ -143,14 +143,17 @@ class Reader:
         head = bytes(self._data[: HEAD.size])
         if not head or head[: len(MAGIC)] != MAGIC[: len(head)]:
             raise self._error("not a .dcz file (it does not begin with the magic bytes)")
-        if self.nbytes < HEAD.size + TRAILER.size:
-            raise self._error(f"cut off: {self.nbytes} bytes are less than the smallest .dcz file")
-        _, *version = HEAD.unpack(head)
-        if tuple(version) != VERSION:
+        too_small = f"cut off: {self.nbytes} bytes are less than the smallest .dcz file"
+        if len(head) < HEAD.size:
+            raise self._error(too_small)
+        _, major, minor = HEAD.unpack(head)
+        if major != VERSION[0] or minor > VERSION[1]:
             raise UnsupportedVersionError(
-                f"{self.name}: .dcz version {version[0]}.{version[1]}: "
+                f"{self.name}: .dcz version {major}.{minor}: "
                 f"this deepcomp reads version {VERSION[0]}.{VERSION[1]}"
             )
+        if self.nbytes < HEAD.size + TRAILER.size:
+            raise self._error(too_small)
         trailer = self._data[self.nbytes - TRAILER.size :]
         self.data_end, self.index_nbytes, self._index_raw_nbytes, crc, end = TRAILER.unpack(trailer)
         if end != END_MAGIC:

@@ -14,6 +14,7 @@ from .records import (
     MAX_BLOCK_NUMEL,
     MAX_CODEBOOK,
     MAX_DIMENSIONS,
+    MIN_BLOCK_NUMEL,
     SIGNED_DTYPES,
     TensorRecord,
 )
@@ -114,7 +115,8 @@ def _parse(text: str, position: int) -> tuple[Any, int]:
     """Parse one value, and check that it is in canonical form."""
     try:
         value, end = _DECODER.raw_decode(text, position)
-        is_canonical = text[position:end] == _canonical(value)
+        canonical = _canonical(value)  # compared in place: no copy of what may be long
+        is_canonical = len(canonical) == end - position and text.startswith(canonical, position)
     except (ValueError, RecursionError, MemoryError) as error:
         raise DczError(f"the index is not JSON: {error}") from None
     if not is_canonical:
@@ -198,7 +200,9 @@ def _coded_record(
     if "gap_bits" in item:
         gap_bits = integer("gap_bits", GAP_BITS[0], GAP_BITS[-1])
     if "block_numel" in item:
-        block_numel = integer("block_numel", 1, min(MAX_BLOCK_NUMEL, numel - 1))
+        block_numel = integer("block_numel", MIN_BLOCK_NUMEL, MAX_BLOCK_NUMEL)
+        if block_numel >= numel:
+            raise DczError(f"blocks of {block_numel} entries in a tensor of {numel}: expected fewer")
     elif numel > MAX_BLOCK_NUMEL:
         raise DczError(f"one block of {numel} entries: expected at most {MAX_BLOCK_NUMEL}")
     if item.get("zero_signs", True) is not True:

@@ -25,6 +25,7 @@ SHARED_DTYPES = ("float16", "bfloat16", "float32", "float64")  # those that can 
 SIGNED_DTYPES = tuple(name for name in ITEMSIZE if name.startswith(("float", "bfloat")))
 
 MAX_CODE_LENGTH = 12  # bits; section 8
+MIN_BLOCK_NUMEL = 1 << 12
 MAX_BLOCK_NUMEL = 1 << 20
 MAX_CODEBOOK = 256
 MAX_DIMENSIONS = 32

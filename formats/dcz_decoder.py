@@ -8,14 +8,14 @@ import zlib
 from math import prod
 from typing import Any, NamedTuple
 
-MAGIC, END_MAGIC, VERSION = b"\xdcDCZ\r\n\x1a\n", b"DCZ\n", b"\0\0\x09\0"  # section 3
+MAGIC, END_MAGIC, VERSION = b"\xdcDCZ\r\n\x1a\n", b"DCZ\n", b"\1\0\0\0"  # section 3
 MAX_INTEGER, STORED, MAX_DECODED = 2**63 - 1, 257, 2**30  # sections 4, 6.1; our own, in bytes
 RAW, PACKED = {"name", "dtype", "shape", "layout"}, {"nbytes", "nnz"}  # section 4: must, may have
 KEYS = {"alias": ({"name", "alias"}, set()), "raw": (RAW, set())}
 KEYS["dense"] = (RAW | PACKED, {"codebook", "block_numel"})
 KEYS["sparse"] = (RAW | PACKED | {"gap_bits"}, {"codebook", "block_numel", "zero_signs"})
 RANGES = {"nbytes": (0, MAX_INTEGER), "nnz": (0, MAX_INTEGER), "codebook": (0, 256)}
-RANGES |= {"gap_bits": (2, 8), "block_numel": (1, 2**20)}
+RANGES |= {"gap_bits": (2, 8), "block_numel": (2**12, 2**20)}
 ITEMSIZES = {"bool": 1, "uint8": 1, "int8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1}
 ITEMSIZES |= {"uint16": 2, "int16": 2, "float16": 2, "bfloat16": 2}
 ITEMSIZES |= {"uint32": 4, "int32": 4, "float32": 4, "uint64": 8, "int64": 8, "float64": 8}
@@ -42,7 +42,7 @@ def check(holds: bool, rule: str, found: object) -> None:
 def read_container(data: bytes) -> tuple[int, dict[str, str], list[dict]]:
     """Sections 2 and 3: head, pages, trailer; return `data_end` and the values of the index."""
     check(data.startswith(MAGIC), f"3: a file starts with the magic {MAGIC!r}", data[:8])
-    check(data[8:12] == VERSION, f"3: the version is 0.9, {VERSION!r}", data[8:12])
+    check(data[8:12] == VERSION, f"3: this program reads version 1.0, {VERSION!r}", data[8:12])
     check(data.endswith(END_MAGIC), "3: a file without the end magic was cut off", data[-4:])
     check(len(data) >= 36, "2: a file has a head and a trailer, 36 bytes", len(data))
     data_end, nbytes, raw_nbytes, crc = struct.unpack("<QIII", data[-24:-4])
@@ -54,7 +54,7 @@ def read_container(data: bytes) -> tuple[int, dict[str, str], list[dict]]:
     for page, (crc,) in enumerate(struct.iter_unpack("<I", data[data_end:index_start])):
         found = zlib.crc32(data[65536 * page : min(65536 * (page + 1), data_end)])
         check(found == crc, f"2: the CRC-32 of page {page} must be {crc:#x}", hex(found))
-    check(raw_nbytes <= min(2**28, 128 * nbytes), "3: index_raw_nbytes: limits", raw_nbytes)
+    check(raw_nbytes <= min(2**26, 128 * nbytes), "3: index_raw_nbytes: limits", raw_nbytes)
     return data_end, *read_index(data[index_start:-24], raw_nbytes)
 
 

@@ -1,0 +1,18 @@
+"""The folder `formats`, and the independent decoder in it."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+FORMATS = Path(__file__).parents[1] / "formats"
+
+
+def _module(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+dcz_decoder = _module(FORMATS / "dcz_decoder.py")
