@@ -42,6 +42,8 @@ class Reader:
     index : Index
     nbytes : int
         Size of the file in bytes.
+    version : tuple of int
+        Major and minor version of the format.
     data_end : int
         Where the sections end.
     index_nbytes : int
@@ -115,21 +117,24 @@ class Reader:
         for page in range(self.n_pages):
             self._check_page(page)
 
-    def _tensor_at(self, position: int) -> str | None:
-        found = None
+    def _tensors_on(self, start: int, end: int) -> str:
+        """Name the tensors whose sections have bytes from `start` up to `end`, for a message."""
+        found = []
         for name, offset in self._offsets.items():
-            if offset > position:
-                break
-            found = name
-        return found
+            entry = self.index.entries[name]
+            assert isinstance(entry, TensorRecord)
+            if max(offset, start) < min(offset + entry.section_nbytes, end):
+                found.append(name)
+        if len(found) > 2:
+            return f"tensors {found[0]!r} to {found[-1]!r} ({len(found)}): "
+        return "".join(f"tensor {name!r}: " for name in found)
 
     def _check_page(self, page: int, tensor: str | None = None) -> None:
         start, end = page * PAGE, min((page + 1) * PAGE, self.data_end)
         (expected,) = struct.unpack_from("<I", self._data, self.data_end + 4 * page)
         found = zlib.crc32(self._data[start:end])
         if found != expected:
-            tensor = self._tensor_at(start) if tensor is None else tensor
-            where = f"tensor {tensor!r}: " if tensor is not None else ""
+            where = self._tensors_on(start, end) if tensor is None else f"tensor {tensor!r}: "
             raise self._error(
                 f"{where}the page of bytes {start} to {end} is damaged: "
                 f"expected CRC-32 {expected:08x}, found {found:08x}"
@@ -147,6 +152,7 @@ class Reader:
         if len(head) < HEAD.size:
             raise self._error(too_small)
         _, major, minor = HEAD.unpack(head)
+        self.version = (major, minor)
         if major != VERSION[0] or minor > VERSION[1]:
             raise UnsupportedVersionError(
                 f"{self.name}: .dcz version {major}.{minor}: "

@@ -238,9 +238,7 @@ def _read_code(cursor: _Cursor, record: TensorRecord, stream: str) -> Code:
     return Code(m, lengths)
 
 
-def _read_directory(
-    cursor: _Cursor, record: TensorRecord, codes: tuple[Code, ...]
-) -> list[Block]:
+def _read_directory(cursor: _Cursor, record: TensorRecord, codes: tuple[Code, ...]) -> list[Block]:
     """Read the entries of all blocks; where their payloads begin is not known yet."""
     names = record.stream_names
     blocks: list[Block] = []

@@ -1,4 +1,4 @@
-"""The folder `formats`, and the independent decoder in it."""
+"""The folder `formats`: its independent decoder, and the writer of its test vectors."""
 
 import importlib.util
 import sys
@@ -16,3 +16,4 @@ def _module(path):
 
 
 dcz_decoder = _module(FORMATS / "dcz_decoder.py")
+writer = _module(FORMATS / "vectors" / "writer.py")
