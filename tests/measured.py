@@ -1,7 +1,7 @@
 """A process that measures what files do to their reader: see test_claims.py.
 
-Standard input is JSON, a list of [path, name of an action]; for each a line is printed: what came of
-it (the message of a DczError, or an exit status), CPU seconds, and bytes of memory.
+Standard input is JSON, a list of [path, name of an action]; for each a line is printed: what came
+of it (the message of a DczError, or an exit status), CPU seconds, and bytes of memory.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Files of at most 1 KiB that claim more than they can hold: refused in 50 ms and 32 MiB.
 
-All checksums are right, and the lengths that the container gives too, so that the claim itself has to
-be noticed.
+All checksums are right, and the lengths that the container gives too, so that the claim itself has
+to be noticed.
 """
 
 import json

@@ -42,7 +42,7 @@ def test_worked_example_decodes_to_what_it_says(tmp_path, example):
 
 
 def test_worked_example_is_what_the_package_writes(tmp_path, example):
-    """All but the index and what depends on it: how zlib deflates differs from version to version."""
+    """All but the index and what depends on it: zlib deflates differently in each version."""
     deepcomp.save(fc(), tmp_path / "m.dcz")
     data = (tmp_path / "m.dcz").read_bytes()
     assert data[:48] == example[:48]
