@@ -30,9 +30,7 @@ MAX_BLOCK_NUMEL = 1 << 20
 MAX_CODEBOOK = 256
 MAX_DIMENSIONS = 32
 GAP_BITS = range(2, 9)
-MAX_EMPTY_ROWS = (
-    1 << 20
-)  # not of the format: rows of a tensor without entries cost the file nothing
+MAX_EMPTY_ROWS = 1 << 20  # our own: without entries they cost a file nothing
 _FOUR_BITSTREAMS_FROM = 4096  # symbols; section 6.2
 
 

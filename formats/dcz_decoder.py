@@ -161,7 +161,7 @@ class SectionDecoder:
         numbers = [int.from_bytes(pattern, "little") for pattern in codebook]
         check(numbers == sorted(set(numbers)), "7: the codebook is strictly increasing", numbers)
         check(not self.is_bool or max(numbers, default=0) <= 1, "7.2: a bool is 0 or 1", numbers)
-        check(self.sparse or self.n_codebook != 0, "7: at least one entry in a codebook", 0)
+        check(self.sparse or self.n_codebook != 0, "4: codebook is 1 or more if dense", 0)
         zeros = set(self.zeros).intersection(codebook) if self.sparse else ()
         check(not zeros, "7 (1), 7.4: no entry of a sparse tensor's codebook is zero", zeros)
         return codebook

@@ -53,9 +53,7 @@ def test_worked_example_explains_each_of_its_bytes(example):
     rows = re.findall(r"^\| (\d+) \| (`[0-9a-f][^|]*) \|", EXAMPLE, re.M)
     end = 0
     for offset, cell in rows:
-        assert int(offset) == end or int(offset) == 190, (
-            "rows follow one another, but for the index"
-        )
+        assert int(offset) in (end, 190), "rows follow one another, but for the index"
         data = bytes.fromhex(re.sub("[`,.]", "", cell))
         end = int(offset) + len(data)
         assert example[int(offset) : end] == data

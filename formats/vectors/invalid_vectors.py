@@ -99,6 +99,8 @@ def break_container(add: Add) -> None:
     add("index_raw_nbytes_above_2_26", "3", file_of(tensors, index_raw_nbytes=2**26 + 1))
     add("page_checksum_wrong", "2", file_of(tensors, edit_checksums=lambda c: [c[0] ^ 1]))
     add("page_checksum_zero", "2", file_of(tensors, edit_checksums=lambda c: [0]))
+    alone = [zlib.crc32(b"".join(tensor.section() for tensor in tensors))]
+    add("page_checksum_of_sections_alone", "2", file_of(tensors, edit_checksums=lambda c: alone))
     add("page_checksum_missing", "2", file_of(tensors, edit_checksums=lambda c: []))
     add("page_checksum_left_over", "2", file_of(tensors, edit_checksums=lambda c: [*c, 0]))
     zeros = raw("w", "uint8", [65524], [0] * 65524)
@@ -126,7 +128,7 @@ def break_container(add: Add) -> None:
     add("truncated_middle", "2", good[:40] + good[41:])
     add("truncated_to_end_magic_only", "3", good[-4:])
     add("truncated_to_trailer_only", "3", good[-24:])
-    add("truncated_to_35_bytes", "3", struct.pack("<11sQIII4s", b"", 12, 0, 0, 0, b"DCZ\n"))
+    add("truncated_to_35_bytes", "2", good[:12] + bytes(19) + good[-4:])
 
 
 def break_zlib(add: Add) -> None:
@@ -314,6 +316,7 @@ def break_objects(add: Add) -> None:
         "shape_of_strings": ["4"],
         "shape_of_true": [True, 4],
         "shape_of_null": [None],
+        "shape_of_fraction": [4.5],
         "shape_nested": [[4]],
         "shape_negative": [-2, -2],
         "shape_33_dimensions": [1] * 32 + [4],
@@ -330,17 +333,26 @@ def break_objects(add: Add) -> None:
     for layout, parts in [("dense", dense), ("sparse", sparse)]:
         for key in ("nbytes", "nnz", "codebook"):
             values = {"negative": -1, "true": True, "string": "1", "null": None, "2_70": 2**70}
+            values["fraction"] = 1.5
             for name, value in values.items():
                 item(f"{key}_{name}_{layout}", changed(parts(), **{key: value}))
         item(f"nnz_above_numel_{layout}", changed(parts(), nnz=21))
         item(f"codebook_257_{layout}", changed(parts(), codebook=257))
         item(f"nbytes_larger_than_sections_{layout}", changed(parts(), nbytes=1000))
         item(f"shape_empty_{layout}", changed(parts(), shape=[0]))
-    for name, value in {"1": 1, "9": 9, "0": 0, "true": True, "null": None}.items():
+    for name, value in {
+        "1": 1,
+        "9": 9,
+        "0": 0,
+        "true": True,
+        "null": None,
+        "fraction": 2.5,
+    }.items():
         item(f"gap_bits_{name}", changed(sparse(), gap_bits=value))
     values = choose([0, 3, 9], 5000)
     blocks = {"0": 0, "1": 1, "below_2_12": 4095, "numel": 5000, "numel_and_1": 5001}
     blocks |= {"negative": -4096, "true": True, "null": None, "string": "4096", "2_70": 2**70}
+    blocks["fraction"] = 4096.5
     for name, value in blocks.items():
         item(f"block_numel_{name}", changed(dense(values=values), block_numel=value))
     for name, value in [("1", 1), ("below_2_12", 4095)]:  # as a writer would cut them
@@ -540,7 +552,7 @@ def break_sections(add: Add) -> None:
     unused = packed("uint16", [5, 0, 6], codebook=[0, 5, 6], gap_bits=2)
     tensor("codebook_with_unused_zero_sparse", "7", unused)
     empty = changed(packed("uint8", [7] * 4, codebook=True), codebook=0)
-    codebook("codebook_empty_dense", "7", [], empty)
+    codebook("codebook_empty_dense", "4", [], empty)
     cut = changed(dense(), codes=[], directory=[], payload=[])
     codebook("codebook_cut_off", "7", [0, 3], cut)
 
@@ -635,6 +647,9 @@ def break_sections(add: Add) -> None:
     tensor("gap_escapes_less_than_n_escapes", "7.3", gaps([0, 3, 2, 1], 20, 2))
     tensor("gap_escapes_not_counted", "7.3", gaps([3, 2], 20, 0))
     tensor("gap_last_symbol_escape", "7.3", gaps([0, 1, 3], 20, 1))
+    constant = directory(packed("uint8", [7, 0, 0, 0], gap_bits=2), [1, 0])
+    constant.codes[0] = b"\x01\x03"
+    tensor("gap_one_symbol_escape", "7.3", constant)
     tensor("gap_all_symbols_escapes_but_one", "7.3", gaps([2, 3, 3, 3], 20, 3))
     tensor("gap_walk_leaves_block", "7.3", gaps([0, 2, 2], 6, 0))
     tensor("gap_walk_leaves_block_by_escape", "7.3", gaps([1, 3, 3, 0], 8, 2))

@@ -93,10 +93,8 @@ def zlib_stream_with_match(raw: bytes, header: bytes, start: int, distance: int)
     bits = "0" + "10" + "11000101" + "10010" + extra + "0000000"  # fixed codes; length 258; end
     bits += "1" + "00"  # the last block, stored
     match = bytes(int(bits[i : i + 8][::-1], 2) for i in range(0, len(bits), 8))
-    stream = (
-        stored_deflate(raw[:start], is_last=False) + match + stored_deflate(raw[start + 258 :])[1:]
-    )
-    return header + stream + struct.pack(">I", zlib.adler32(raw))
+    before, after = stored_deflate(raw[:start], is_last=False), stored_deflate(raw[start + 258 :])
+    return header + before + match + after[1:] + struct.pack(">I", zlib.adler32(raw))
 
 
 def build(
