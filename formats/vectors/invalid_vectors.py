@@ -237,6 +237,7 @@ def break_json(add: Add) -> None:
     json_bytes("index_null", b"null")
     json_bytes("index_number", b"0")
     json_bytes("index_nested_too_deep", b"[" * 20000 + b"]" * 20000)
+    json_bytes("index_nested_too_deep_metadata", b'{"metadata":' + b"[" * 20000 + b"]" * 20000)
     deep = b'{"metadata":{},"tensors":[' + b"[" * 900 + b"]" * 900 + b"]}"
     json_bytes("index_nested_900", deep)
     for name, value in {
