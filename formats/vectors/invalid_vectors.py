@@ -141,6 +141,9 @@ def break_zlib(add: Add) -> None:
         add(name, "4", file_of(tensors, stream=data, **options))
 
     stream("index_bytes_left_over", good + b"\0")
+    add(
+        "bytes_behind_the_index", "2", file_of(tensors, stream=good + b"\0", index_nbytes=len(good))
+    )
     stream("index_zlib_stream_twice", good + good)
     stream("index_zlib_cut_off", good[:-1])
     stream("index_zlib_without_checksum", good[:-4])
@@ -245,6 +248,8 @@ def break_json(add: Add) -> None:
         "index_without_tensors": {"metadata": {}},
         "index_without_metadata": {"tensors": []},
         "index_third_key": {"metadata": {}, "tensors": [], "version": 1},
+        "index_key_metadatb": {"metadatb": {}, "tensors": []},
+        "index_key_tensort": {"metadata": {}, "tensort": []},
         "metadata_null": {"metadata": None, "tensors": []},
         "metadata_array": {"metadata": [], "tensors": []},
         "metadata_string": {"metadata": "", "tensors": []},
@@ -309,6 +314,7 @@ def break_objects(add: Add) -> None:
         item(f"dtype_unknown_{name}", raw_one(dtype=dtype))
     for layout in ("coo", "RAW", "alias", ""):
         item(f"layout_unknown_{layout.lower() or 'empty'}", raw_one(layout=layout))
+    item("layout_unknown_of_dense", changed(dense(), layout="Dense"))
     for name, shape in {
         "shape_integer": 4,
         "shape_null": None,
@@ -329,6 +335,12 @@ def break_objects(add: Add) -> None:
     item("numel_nbytes_2_63", raw_one(shape=[2**32, 2**31]))
     item("numel_nbytes_2_63_of_8", changed(raw("w", "int64", [0], []), shape=[2**60]))
     item("numel_nbytes_2_66", changed(raw("w", "int64", [0], []), shape=[2**63 - 1]))
+    empty = packed("uint8", [7], codebook=True)
+    changed(empty, codes=[b"\0"], directory=[], shape=[0], nnz=0)
+    item("shape_empty_dense_section_too", empty)
+    empty = packed("uint8", [7], codebook=True, gap_bits=2)
+    changed(empty, codes=[b"\0\0"], directory=[], shape=[0], nnz=0)
+    item("shape_empty_sparse_section_too", empty)
     many = changed(raw("w", "uint8", [0], []), shape=[2**62] * 32)
     item("numel_nbytes_overflows_64_bits", many)
     for layout, parts in [("dense", dense), ("sparse", sparse)]:
