@@ -19,11 +19,11 @@ from .records import TensorRecord
 
 MAGIC = b"\xdc" + b"DCZ\r\n\x1a\n"
 END_MAGIC = b"DCZ\n"
-VERSION = (0, 9)
+VERSION = (1, 0)  # the one that is written; all of its major version up to it are read
 HEAD = struct.Struct("<8sHH")
 TRAILER = struct.Struct("<QIII4s")
 PAGE = 1 << 16
-MAX_INDEX_NBYTES = 1 << 28
+MAX_INDEX_NBYTES = 1 << 26
 MAX_INDEX_RATIO = 128  # inflated to stored
 
 
@@ -42,6 +42,8 @@ class Reader:
     index : Index
     nbytes : int
         Size of the file in bytes.
+    version : tuple of int
+        Major and minor version of the format.
     data_end : int
         Where the sections end.
     index_nbytes : int
@@ -115,21 +117,24 @@ class Reader:
         for page in range(self.n_pages):
             self._check_page(page)
 
-    def _tensor_at(self, position: int) -> str | None:
-        found = None
+    def _tensors_on(self, start: int, end: int) -> str:
+        """Name the tensors whose sections have bytes from `start` up to `end`, for a message."""
+        found = []
         for name, offset in self._offsets.items():
-            if offset > position:
-                break
-            found = name
-        return found
+            entry = self.index.entries[name]
+            assert isinstance(entry, TensorRecord)
+            if max(offset, start) < min(offset + entry.section_nbytes, end):
+                found.append(name)
+        if len(found) > 2:
+            return f"tensors {found[0]!r} to {found[-1]!r} ({len(found)}): "
+        return "".join(f"tensor {name!r}: " for name in found)
 
     def _check_page(self, page: int, tensor: str | None = None) -> None:
         start, end = page * PAGE, min((page + 1) * PAGE, self.data_end)
         (expected,) = struct.unpack_from("<I", self._data, self.data_end + 4 * page)
         found = zlib.crc32(self._data[start:end])
         if found != expected:
-            tensor = self._tensor_at(start) if tensor is None else tensor
-            where = f"tensor {tensor!r}: " if tensor is not None else ""
+            where = self._tensors_on(start, end) if tensor is None else f"tensor {tensor!r}: "
             raise self._error(
                 f"{where}the page of bytes {start} to {end} is damaged: "
                 f"expected CRC-32 {expected:08x}, found {found:08x}"
@@ -143,14 +148,18 @@ class Reader:
         head = bytes(self._data[: HEAD.size])
         if not head or head[: len(MAGIC)] != MAGIC[: len(head)]:
             raise self._error("not a .dcz file (it does not begin with the magic bytes)")
-        if self.nbytes < HEAD.size + TRAILER.size:
-            raise self._error(f"cut off: {self.nbytes} bytes are less than the smallest .dcz file")
-        _, *version = HEAD.unpack(head)
-        if tuple(version) != VERSION:
+        too_small = f"cut off: {self.nbytes} bytes are less than the smallest .dcz file"
+        if len(head) < HEAD.size:
+            raise self._error(too_small)
+        _, major, minor = HEAD.unpack(head)
+        self.version = (major, minor)
+        if major != VERSION[0] or minor > VERSION[1]:
             raise UnsupportedVersionError(
-                f"{self.name}: .dcz version {version[0]}.{version[1]}: "
+                f"{self.name}: .dcz version {major}.{minor}: "
                 f"this deepcomp reads version {VERSION[0]}.{VERSION[1]}"
             )
+        if self.nbytes < HEAD.size + TRAILER.size:
+            raise self._error(too_small)
         trailer = self._data[self.nbytes - TRAILER.size :]
         self.data_end, self.index_nbytes, self._index_raw_nbytes, crc, end = TRAILER.unpack(trailer)
         if end != END_MAGIC:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from . import _kernels
 from .decode import Patterns, TensorDecoder, pattern_dtype
 from .errors import DczError
-from .records import MAX_CODEBOOK
+from .records import MAX_CODEBOOK, MAX_EMPTY_ROWS
 from .sharing import distinct_patterns, pattern_labels
 
 Floats = NDArray[np.float32]
@@ -80,6 +80,8 @@ def decode_entries(decoder: TensorDecoder) -> Entries:
     """
     record = decoder.record
     shape = matrix_shape(record.shape)
+    if shape[0] > max(record.numel, MAX_EMPTY_ROWS):
+        raise DczError(f"{shape[0]} empty rows are too many")
     if record.numel == 0:
         indptr = np.zeros(shape[0] + 1, np.int64)
         return Entries(indptr, *_no_entries(), np.empty(0, np.float32), shape)

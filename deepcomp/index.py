@@ -2,6 +2,7 @@
 
 import json
 import reprlib
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -14,12 +15,23 @@ from .records import (
     MAX_BLOCK_NUMEL,
     MAX_CODEBOOK,
     MAX_DIMENSIONS,
+    MIN_BLOCK_NUMEL,
     SIGNED_DTYPES,
     TensorRecord,
 )
 
 MAX_INTEGER = (1 << 63) - 1
-_DECODER = json.JSONDecoder()
+
+
+def _parse_int(digits: str) -> int:
+    if len(digits) > 19:  # more than any limit; for very many, `int` takes minutes
+        raise ValueError(f"an integer of {len(digits)} digits")
+    return int(digits)
+
+
+# Python itself has refused numbers of many digits since 3.10.7, and is faster without the detour.
+_HAS_LIMIT = hasattr(sys, "get_int_max_str_digits")
+_DECODER = json.JSONDecoder(parse_int=None if _HAS_LIMIT else _parse_int)
 
 
 @dataclass(frozen=True)
@@ -114,8 +126,11 @@ def _parse(text: str, position: int) -> tuple[Any, int]:
     """Parse one value, and check that it is in canonical form."""
     try:
         value, end = _DECODER.raw_decode(text, position)
-        is_canonical = text[position:end] == _canonical(value)
-    except (ValueError, RecursionError, MemoryError) as error:
+        canonical = _canonical(value)  # compared in place: no copy of what may be long
+        is_canonical = len(canonical) == end - position and text.startswith(canonical, position)
+    except RecursionError:
+        raise DczError("the index is nested too deep") from None
+    except (ValueError, MemoryError) as error:
         raise DczError(f"the index is not JSON: {error}") from None
     if not is_canonical:
         raise DczError("the index is not canonical JSON (sorted keys, none twice, no white space)")
@@ -198,7 +213,11 @@ def _coded_record(
     if "gap_bits" in item:
         gap_bits = integer("gap_bits", GAP_BITS[0], GAP_BITS[-1])
     if "block_numel" in item:
-        block_numel = integer("block_numel", 1, min(MAX_BLOCK_NUMEL, numel - 1))
+        block_numel = integer("block_numel", MIN_BLOCK_NUMEL, MAX_BLOCK_NUMEL)
+        if block_numel >= numel:
+            raise DczError(
+                f"blocks of {block_numel} entries in a tensor of {numel}: expected fewer"
+            )
     elif numel > MAX_BLOCK_NUMEL:
         raise DczError(f"one block of {numel} entries: expected at most {MAX_BLOCK_NUMEL}")
     if item.get("zero_signs", True) is not True:

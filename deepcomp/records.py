@@ -25,10 +25,12 @@ SHARED_DTYPES = ("float16", "bfloat16", "float32", "float64")  # those that can 
 SIGNED_DTYPES = tuple(name for name in ITEMSIZE if name.startswith(("float", "bfloat")))
 
 MAX_CODE_LENGTH = 12  # bits; section 8
+MIN_BLOCK_NUMEL = 1 << 12
 MAX_BLOCK_NUMEL = 1 << 20
 MAX_CODEBOOK = 256
 MAX_DIMENSIONS = 32
 GAP_BITS = range(2, 9)
+MAX_EMPTY_ROWS = 1 << 20  # our own: without entries they cost a file nothing
 _FOUR_BITSTREAMS_FROM = 4096  # symbols; section 6.2
 
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from .container import HEAD, TRAILER, VERSION, Reader
+from .container import HEAD, TRAILER, Reader
 from .errors import DczError
 from .records import TensorRecord
 from .sections import read_section
@@ -79,7 +79,7 @@ class Report:
 
     Attributes
     ----------
-    file : str
+    file, format_version : str
     metadata : dict of str to str
     rows : list of Row
     overhead : dict of str to int
@@ -90,6 +90,7 @@ class Report:
     """
 
     file: str
+    format_version: str
     metadata: dict[str, str]
     rows: list[Row]
     overhead: dict[str, int]
@@ -139,6 +140,7 @@ def make_report(reader: Reader) -> Report:
     }
     return Report(
         reader.name,
+        ".".join(map(str, reader.version)),
         reader.index.metadata,
         rows,
         overhead,
@@ -192,7 +194,7 @@ def to_json(report: Report) -> dict[str, Any]:
     return {
         "schema": 1,
         "file": report.file,
-        "format_version": ".".join(map(str, VERSION)),
+        "format_version": report.format_version,
         "metadata": report.metadata,
         "tensors": tensors,
         "overhead": report.overhead,

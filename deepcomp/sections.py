@@ -6,6 +6,7 @@ bytes of each stream are and how many they are, without decoding them.
 
 import itertools
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import DczError
 from .records import (
@@ -52,15 +53,14 @@ class Code:
         )
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):  # less memory than a dataclass: a file can have very many
     """One block of a tensor, from its directory entry (section 7.1).
 
     Attributes
     ----------
     numel, n_kept, n_escapes : int
     offset : int
-        Where its payload begins, in bytes from the start of the section.
+        Where its payload begins, in bytes from the start of the section; 0 if it has none.
     n_symbols : tuple of int
         For each stream.
     sizes : tuple of tuple of int
@@ -128,7 +128,10 @@ class _Cursor:
     def varint(self, what: str) -> int:
         value = shift = 0
         while True:
-            byte = self.take(1, what)[0]
+            if self.position == len(self.data):
+                raise DczError(f"the section ends inside its {what}")
+            byte = self.data[self.position]
+            self.position += 1
             value |= (byte & 0x7F) << shift
             shift += 7
             if byte < 0x80:
@@ -163,12 +166,12 @@ def read_section(record: TensorRecord, data: memoryview) -> Section:
     _check_codebook(record, cursor.take(codebook_nbytes, "codebook"))
     codes = tuple(_read_code(cursor, record, name) for name in record.stream_names)
     codes_end = cursor.position
-    entries = [_read_entry(cursor, record, codes, numel) for numel in record.block_sizes]
+    blocks = _read_directory(cursor, record, codes)
     directory_end = offset = cursor.position
-    blocks = []
-    for numel, n_kept, n_escapes, n_symbols, sizes in entries:
-        blocks.append(Block(numel, n_kept, n_escapes, offset, n_symbols, sizes))
-        offset += sum(map(sum, sizes))
+    for i, block in enumerate(blocks):
+        if nbytes := sum(map(sum, block.sizes)):
+            blocks[i] = Block(*block[:3], offset, *block[4:])
+            offset += nbytes
     if offset != len(data):
         raise DczError(f"the section has {len(data)} bytes: expected {offset} by its directory")
     nnz = sum(block.n_kept for block in blocks)
@@ -235,10 +238,25 @@ def _read_code(cursor: _Cursor, record: TensorRecord, stream: str) -> Code:
     return Code(m, lengths)
 
 
+def _read_directory(cursor: _Cursor, record: TensorRecord, codes: tuple[Code, ...]) -> list[Block]:
+    """Read the entries of all blocks; where their payloads begin is not known yet."""
+    names = record.stream_names
+    blocks: list[Block] = []
+    # Blocks of one symbol take a byte or two of the file: equal ones are kept but once.
+    equal: dict[Block, Block] = {}
+    for numel in record.block_sizes:
+        block = _read_entry(cursor, record, names, codes, numel)
+        blocks.append(block if any(map(any, block.sizes)) else equal.setdefault(block, block))
+    return blocks
+
+
 def _read_entry(
-    cursor: _Cursor, record: TensorRecord, codes: tuple[Code, ...], numel: int
-) -> tuple[int, int, int, tuple[int, ...], tuple[tuple[int, ...], ...]]:
-    """Read one directory entry: numel, n_kept, n_escapes, n_symbols, sizes."""
+    cursor: _Cursor,
+    record: TensorRecord,
+    names: tuple[str, ...],
+    codes: tuple[Code, ...],
+    numel: int,
+) -> Block:
     n_kept = cursor.varint("directory")
     n_escapes = cursor.varint("directory") if record.layout == "sparse" else 0
     least = n_kept + n_escapes * ((1 << (record.gap_bits or 0)) - 1)
@@ -253,7 +271,7 @@ def _read_entry(
         else -(-(numel - n_kept) // 8)
         if name == "signs"
         else n_values
-        for name in record.stream_names
+        for name in names
     )
     sizes: list[tuple[int, ...]] = []
     for code, n in zip(codes, n_symbols, strict=True):
@@ -265,4 +283,4 @@ def _read_entry(
                 raise DczError(f"{n} symbols in bitstreams of {sizes[-1]} bytes")
         else:
             sizes.append(())
-    return numel, n_kept, n_escapes, n_symbols, tuple(sizes)
+    return Block(numel, n_kept, n_escapes, 0, n_symbols, tuple(sizes))

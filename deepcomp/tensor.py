@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import DczError
-from .records import TensorRecord
+from .records import MAX_EMPTY_ROWS, TensorRecord
 from .sections import Section, read_section
 
 if TYPE_CHECKING:
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .decode import Patterns
-
-
-_MAX_EMPTY_ROWS = 1 << 20  # of a tensor without entries, which costs the file nothing
 
 
 class CSR(NamedTuple):
@@ -227,6 +224,7 @@ class CompressedTensor:
         wanted = _numpy_dtype(self.dtype)
         if out is not None:
             _check_out(self.record, out, wanted)
+        self.check()  # before memory is taken for what the file claims
         if self.dtype == "bfloat16":
             patterns = self.decode_patterns(None, n_threads).astype(np.uint32)
             patterns <<= np.uint32(16)
@@ -268,7 +266,7 @@ class CompressedTensor:
 
         rows = self.shape[0] if self.shape else 1
         shape = (rows, self.record.numel // rows if rows else 0)
-        if rows > max(self.record.numel, _MAX_EMPTY_ROWS):
+        if rows > max(self.record.numel, MAX_EMPTY_ROWS):
             raise DczError(f"tensor {self.name!r}: {rows} empty rows are too many for CSR")
         if self.record.numel == 0:
             indptr = np.zeros(rows + 1, np.int64)

@@ -112,7 +112,7 @@ def test_verify_names_what_is_damaged(capsys, path):
     [
         (lambda data: b"PK" + data, "not a .dcz file"),
         (lambda data: data[:-1], "cut off"),
-        (lambda data: data[:8] + b"\x07" + data[9:], "version 7.9"),
+        (lambda data: data[:8] + b"\x07" + data[9:], "version 7.0"),
         (lambda data: b"", "not a .dcz file"),
     ],
 )

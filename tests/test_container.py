@@ -2,6 +2,7 @@
 
 import os
 import stat
+import struct
 import subprocess
 import sys
 import textwrap
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 
 import deepcomp
-from deepcomp.container import PAGE, Reader, Writer
+from deepcomp.container import MAGIC, PAGE, Reader, Writer
 from deepcomp.records import TensorRecord
 
 
@@ -48,41 +49,16 @@ def test_file_sizes_add_up_at_page_boundaries(tmp_path):
         np.testing.assert_array_equal(packed["noise"].to_dense(), noise)
 
 
-def test_every_truncation_is_refused(tmp_path):
-    path = tmp_path / "m.dcz"
-    deepcomp.save({"w": np.arange(40, dtype=np.float32).reshape(8, 5)}, path)
-    whole = path.read_bytes()
-    for n in range(len(whole)):
-        path.write_bytes(whole[:n])
-        with pytest.raises(deepcomp.DczError, match=r"m\.dcz: "):
-            deepcomp.load(path)
-
-
-def test_every_flipped_bit_is_noticed(tmp_path):
-    path = tmp_path / "m.dcz"
-    weight = np.random.default_rng(0).normal(size=(40, 30)).astype(np.float32)
-    deepcomp.save(deepcomp.compress({"w": weight, "b": weight[0]}, bits=3, sparsity=0.8), path)
-    whole = path.read_bytes()
-    for position in range(8 * len(whole)):
-        data = bytearray(whole)
-        data[position // 8] ^= 1 << position % 8
-        path.write_bytes(data)
-        with pytest.raises(deepcomp.DczError, match=r"m\.dcz: "):
-            packed = deepcomp.load(path)
-            for tensor in packed.values():
-                tensor.to_dense()
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (b"", "not a .dcz file"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "not a .dcz file"),
-        (b"\xdcDCZ\r\n\x1a\n\x00\x00\x09\x00", "cut off"),
-        (b"\xdcDCZ\r\n\x1a\n\x01\x00\x00\x00" + bytes(100), "version 1.0"),
-        (b"\xdcDCZ\r\n\x1a\n\x00\x00\x0a\x00" + bytes(100), "version 0.10"),
-        (b"\xdcDCZ\r\n\x1a\n\x00\x00\x09\x00" + bytes(100), "cut off"),
-        (b"\xdcDCZ\n\x1a\n\x00\x00\x09\x00" + bytes(100), "not a .dcz file"),
+        (b"\xdcDCZ\r\n\x1a\n\x01\x00\x00\x00", "cut off"),
+        (b"\xdcDCZ\r\n\x1a\n\x00\x00\x09\x00" + bytes(100), "version 0.9"),
+        (b"\xdcDCZ\r\n\x1a\n\x01\x00\x0a\x00" + bytes(100), "version 1.10"),
+        (b"\xdcDCZ\r\n\x1a\n\x01\x00\x00\x00" + bytes(100), "cut off"),
+        (b"\xdcDCZ\n\x1a\n\x01\x00\x00\x00" + bytes(100), "not a .dcz file"),
     ],
 )
 def test_files_of_another_kind_are_refused_by_name(tmp_path, content, message):
@@ -92,11 +68,15 @@ def test_files_of_another_kind_are_refused_by_name(tmp_path, content, message):
         deepcomp.load(path)
 
 
-def test_unknown_versions_have_their_own_error(tmp_path):
+@pytest.mark.parametrize("version", [(0, 9), (1, 1), (1, 65535), (2, 0), (256, 0), (65535, 65535)])
+def test_unknown_versions_are_refused_by_number(tmp_path, version):
+    """Even of a file that was cut off behind its head."""
     path = tmp_path / "new.dcz"
-    path.write_bytes(b"\xdcDCZ\r\n\x1a\n\x02\x00\x00\x00" + bytes(100))
-    with pytest.raises(deepcomp.UnsupportedVersionError, match=r"reads version 0\.9"):
-        deepcomp.load(path)
+    message = r"new\.dcz: \.dcz version {}\.{}: this deepcomp reads version 1\.0".format(*version)
+    for rest in (b"", bytes(100), b"DCZ\n"):
+        path.write_bytes(MAGIC + struct.pack("<HH", *version) + rest)
+        with pytest.raises(deepcomp.UnsupportedVersionError, match=message):
+            deepcomp.load(path)
 
 
 def test_a_failed_save_leaves_the_old_file_and_no_other(tmp_path):

@@ -12,15 +12,16 @@ import numpy as np
 import pytest
 
 import deepcomp
+from deepcomp import index
 from deepcomp.cli import inspect_main
 from deepcomp.container import END_MAGIC, HEAD, MAGIC, VERSION
 
 
-def write_file(path, index, sections=b""):
+def write_file(path, content, sections=b""):
     """Write a file whose checksums are right, whatever its index says."""
     data = HEAD.pack(MAGIC, *VERSION) + sections
     pages = [zlib.crc32(data[i : i + 65536]) for i in range(0, len(data), 65536)]
-    raw = index if isinstance(index, bytes) else canonical(index)
+    raw = content if isinstance(content, bytes) else canonical(content)
     deflated = zlib.compress(raw, 9)
     end = struct.pack(f"<{len(pages)}I", *pages) + deflated
     end += struct.pack("<QII", len(data), len(deflated), len(raw))
@@ -73,8 +74,9 @@ def test_an_index_of_nonsense_is_refused_at_its_first_tensor(tmp_path):
         b'{"metadata":{},"tensors":[' + b"[]," * 5_000_000 + b"[]]}",
     )
     script = (
-        "import resource, sys, deepcomp.model\n"
-        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "import re, sys, deepcomp.model\n"
+        "status = lambda: open('/proc/self/status').read()\n"  # ru_maxrss begins with the parent's
+        "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', status())[1])\n"
         "before = peak()\n"
         "try:\n    deepcomp.load(sys.argv[1])\n"
         "except deepcomp.DczError as error:\n    print((peak() - before) // 1024, error)\n"
@@ -84,6 +86,15 @@ def test_an_index_of_nonsense_is_refused_at_its_first_tensor(tmp_path):
     megabytes, message = result.stdout.split(" ", 1)
     assert "a tensor has no name" in message or "too large" in message
     assert int(megabytes) < 64
+
+
+def test_numbers_of_many_digits_are_refused_before_they_are_converted(monkeypatch):
+    """Also where Python has no limit of its own, as before 3.10.7."""
+    text = canonical(index_of(raw("w", [7]))).replace(b"7", b"7" * 1_000_000)
+    for decoder in (index._DECODER, json.JSONDecoder(parse_int=index._parse_int)):
+        monkeypatch.setattr(index, "_DECODER", decoder)
+        with pytest.raises(deepcomp.DczError, match="digits"):
+            index.decode_index(text)
 
 
 def test_messages_about_hostile_values_are_short_and_in_one_line(tmp_path):

@@ -1,27 +1,20 @@
 """The vectors of the format: the package and the independent decoder agree on all of them."""
 
 import hashlib
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from independent import FORMATS, dcz_decoder
 
 import deepcomp
 from deepcomp.decode import pattern_dtype
 
-FORMATS = Path(__file__).parents[1] / "formats"
 VALID = sorted((FORMATS / "vectors" / "valid").glob("*.dcz"))
 INVALID = sorted((FORMATS / "vectors" / "invalid").glob("*.dcz"))
-
-_spec = importlib.util.spec_from_file_location("dcz_decoder", FORMATS / "dcz_decoder.py")
-dcz_decoder = importlib.util.module_from_spec(_spec)
-sys.modules["dcz_decoder"] = dcz_decoder
-_spec.loader.exec_module(dcz_decoder)
 
 
 def test_no_vector_is_missing():
@@ -116,9 +109,9 @@ def test_vectors_are_those_that_the_script_makes(tmp_path):
     subprocess.run([sys.executable, str(script)], check=True, capture_output=True)
     made = {p.relative_to(tmp_path / "formats"): p for p in (script.parent).glob("*valid/*")}
     assert set(made) == {p.relative_to(FORMATS) for p in FORMATS.glob("vectors/*valid/*")}
-    for name, path in made.items():
-        if path.suffix == ".json":
-            assert path.read_bytes() == (FORMATS / name).read_bytes()
+    different = {str(n) for n, p in made.items() if p.read_bytes() != (FORMATS / n).read_bytes()}
+    # the one that must deflate well: what zlib makes of it depends on its version
+    assert different <= {"vectors/invalid/index_raw_nbytes_above_128_times_index_nbytes.dcz"}
 
 
 def test_independent_decoder_decodes_what_the_package_writes(tmp_path):
@@ -134,17 +127,3 @@ def test_independent_decoder_decodes_what_the_package_writes(tmp_path):
         assert metadata == {"of": "the package"}
         for tensor in decoded:
             assert tensor.patterns == packed[tensor.name].decode_patterns().tobytes()
-
-
-def test_worked_example_of_the_specification_is_what_the_package_writes(tmp_path):
-    weight = np.zeros((3, 6), np.float32)
-    weight.flat[[1, 7, 11, 14, 17]] = 0.5, -1, 0.5, 0.5, -1
-    bias = np.array([0.25, 0, -2], np.float32)
-    deepcomp.save({"fc.weight": weight, "fc.bias": bias}, tmp_path / "m.dcz")
-    data = (tmp_path / "m.dcz").read_bytes()
-    text = (FORMATS / "dcz.md").read_text("utf-8").split("## 9.")[1]
-    sections = "".join(line[6:] for line in text.splitlines() if line[:6] in EXAMPLE_LINES)
-    assert data[:48] == bytes.fromhex(sections)
-
-
-EXAMPLE_LINES = ("   0  ", "  16  ", "  32  ")

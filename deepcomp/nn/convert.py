@@ -129,6 +129,7 @@ def to_torch(tensor: "CompressedTensor", layout: torch.layout | None) -> torch.T
         values = torch.from_numpy(np.ascontiguousarray(csr.data)).to(dtype)
         indptr, indices = torch.from_numpy(csr.indptr), torch.from_numpy(csr.indices)
         return torch.sparse_csr_tensor(indptr, indices, values, csr.shape, check_invariants=True)
+    tensor.check()  # before memory is taken for what the file claims
     dense = torch.empty(tensor.shape, dtype=dtype)
     tensor.decode_patterns(flat_patterns(dense))
     return dense

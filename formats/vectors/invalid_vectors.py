@@ -81,12 +81,10 @@ def break_container(add: Add) -> None:
     add("head_magic_wrong", "3", file_of(tensors, magic=b"\xdcDCX\r\n\x1a\n"))
     add("head_magic_first_byte_7_bits", "3", file_of(tensors, magic=b"\x5cDCZ\r\n\x1a\n"))
     add("head_magic_line_end_converted", "3", file_of(tensors, magic=b"\xdcDCZ\n\n\x1a\n"))
-    for name, version in [("major_version_1", (1, 0)), ("major_version_256", (256, 9))]:
-        add(name, "3", file_of(tensors, version=version))
-    for name, version in [("major_version_1_minor_9", (1, 9)), ("minor_version_8", (0, 8))]:
-        add(name, "3", file_of(tensors, version=version))
-    for name, version in [("minor_version_10", (0, 10)), ("version_big_endian", (0, 9 << 8))]:
-        add(name, "3", file_of(tensors, version=version))
+    for version in [(0, 0), (0, 9), (0, 10), (1, 1), (1, 256), (2, 0), (2, 1), (65535, 0)]:
+        add("version_{}_{}".format(*version), "3", file_of(tensors, version=version))
+    add("version_1_0_big_endian", "3", file_of(tensors, version=(256, 0)))
+    add("version_1_65535_cut_off", "3", file_of(tensors, version=(1, 65535))[:40])
     add("end_magic_wrong", "3", file_of(tensors, end_magic=b"DCZ\r"))
     add("trailer_checksum_wrong", "3", file_of(tensors, crc_xor=1))
     add("trailer_checksum_complemented", "3", file_of(tensors, crc_xor=0xFFFFFFFF))
@@ -98,9 +96,11 @@ def break_container(add: Add) -> None:
     add("index_nbytes_too_large", "2", file_of(tensors, index_nbytes=2**32 - 1))
     too_large = raw("e", "float64", [2**60, 0], [])
     add("shape_without_its_zero_too_large", "4", file_of([too_large]))
-    add("index_raw_nbytes_above_2_28", "3", file_of(tensors, index_raw_nbytes=2**28 + 1))
+    add("index_raw_nbytes_above_2_26", "3", file_of(tensors, index_raw_nbytes=2**26 + 1))
     add("page_checksum_wrong", "2", file_of(tensors, edit_checksums=lambda c: [c[0] ^ 1]))
     add("page_checksum_zero", "2", file_of(tensors, edit_checksums=lambda c: [0]))
+    alone = [zlib.crc32(b"".join(tensor.section() for tensor in tensors))]
+    add("page_checksum_of_sections_alone", "2", file_of(tensors, edit_checksums=lambda c: alone))
     add("page_checksum_missing", "2", file_of(tensors, edit_checksums=lambda c: []))
     add("page_checksum_left_over", "2", file_of(tensors, edit_checksums=lambda c: [*c, 0]))
     zeros = raw("w", "uint8", [65524], [0] * 65524)
@@ -128,7 +128,7 @@ def break_container(add: Add) -> None:
     add("truncated_middle", "2", good[:40] + good[41:])
     add("truncated_to_end_magic_only", "3", good[-4:])
     add("truncated_to_trailer_only", "3", good[-24:])
-    add("truncated_to_35_bytes", "3", struct.pack("<11sQIII4s", b"", 12, 0, 0, 0, b"DCZ\n"))
+    add("truncated_to_35_bytes", "2", good[:12] + bytes(19) + good[-4:])
 
 
 def break_zlib(add: Add) -> None:
@@ -141,6 +141,9 @@ def break_zlib(add: Add) -> None:
         add(name, "4", file_of(tensors, stream=data, **options))
 
     stream("index_bytes_left_over", good + b"\0")
+    add(
+        "bytes_behind_the_index", "2", file_of(tensors, stream=good + b"\0", index_nbytes=len(good))
+    )
     stream("index_zlib_stream_twice", good + good)
     stream("index_zlib_cut_off", good[:-1])
     stream("index_zlib_without_checksum", good[:-4])
@@ -237,6 +240,7 @@ def break_json(add: Add) -> None:
     json_bytes("index_null", b"null")
     json_bytes("index_number", b"0")
     json_bytes("index_nested_too_deep", b"[" * 20000 + b"]" * 20000)
+    json_bytes("index_nested_too_deep_metadata", b'{"metadata":' + b"[" * 20000 + b"]" * 20000)
     deep = b'{"metadata":{},"tensors":[' + b"[" * 900 + b"]" * 900 + b"]}"
     json_bytes("index_nested_900", deep)
     for name, value in {
@@ -244,6 +248,8 @@ def break_json(add: Add) -> None:
         "index_without_tensors": {"metadata": {}},
         "index_without_metadata": {"tensors": []},
         "index_third_key": {"metadata": {}, "tensors": [], "version": 1},
+        "index_key_metadatb": {"metadatb": {}, "tensors": []},
+        "index_key_tensort": {"metadata": {}, "tensort": []},
         "metadata_null": {"metadata": None, "tensors": []},
         "metadata_array": {"metadata": [], "tensors": []},
         "metadata_string": {"metadata": "", "tensors": []},
@@ -308,6 +314,7 @@ def break_objects(add: Add) -> None:
         item(f"dtype_unknown_{name}", raw_one(dtype=dtype))
     for layout in ("coo", "RAW", "alias", ""):
         item(f"layout_unknown_{layout.lower() or 'empty'}", raw_one(layout=layout))
+    item("layout_unknown_of_dense", changed(dense(), layout="Dense"))
     for name, shape in {
         "shape_integer": 4,
         "shape_null": None,
@@ -316,6 +323,7 @@ def break_objects(add: Add) -> None:
         "shape_of_strings": ["4"],
         "shape_of_true": [True, 4],
         "shape_of_null": [None],
+        "shape_of_fraction": [4.5],
         "shape_nested": [[4]],
         "shape_negative": [-2, -2],
         "shape_33_dimensions": [1] * 32 + [4],
@@ -327,24 +335,49 @@ def break_objects(add: Add) -> None:
     item("numel_nbytes_2_63", raw_one(shape=[2**32, 2**31]))
     item("numel_nbytes_2_63_of_8", changed(raw("w", "int64", [0], []), shape=[2**60]))
     item("numel_nbytes_2_66", changed(raw("w", "int64", [0], []), shape=[2**63 - 1]))
+    empty = packed("uint8", [7], codebook=True)
+    changed(empty, codes=[b"\0"], directory=[], shape=[0], nnz=0)
+    item("shape_empty_dense_section_too", empty)
+    empty = packed("uint8", [7], codebook=True, gap_bits=2)
+    changed(empty, codes=[b"\0\0"], directory=[], shape=[0], nnz=0)
+    item("shape_empty_sparse_section_too", empty)
     many = changed(raw("w", "uint8", [0], []), shape=[2**62] * 32)
     item("numel_nbytes_overflows_64_bits", many)
     for layout, parts in [("dense", dense), ("sparse", sparse)]:
         for key in ("nbytes", "nnz", "codebook"):
             values = {"negative": -1, "true": True, "string": "1", "null": None, "2_70": 2**70}
+            values["fraction"] = 1.5
             for name, value in values.items():
                 item(f"{key}_{name}_{layout}", changed(parts(), **{key: value}))
         item(f"nnz_above_numel_{layout}", changed(parts(), nnz=21))
         item(f"codebook_257_{layout}", changed(parts(), codebook=257))
         item(f"nbytes_larger_than_sections_{layout}", changed(parts(), nbytes=1000))
         item(f"shape_empty_{layout}", changed(parts(), shape=[0]))
-        few = parts(block_numel=1)
-        n_blocks = len(few.values) * (1 if layout == "dense" else 2)
-        item(f"nbytes_less_than_directory_{layout}", changed(few, nbytes=n_blocks - 1))
-    for name, value in {"1": 1, "9": 9, "0": 0, "true": True, "null": None}.items():
+    for name, value in {
+        "1": 1,
+        "9": 9,
+        "0": 0,
+        "true": True,
+        "null": None,
+        "fraction": 2.5,
+    }.items():
         item(f"gap_bits_{name}", changed(sparse(), gap_bits=value))
-    for name, value in {"0": 0, "true": True, "null": None, "numel": 12, "13": 13}.items():
-        item(f"block_numel_{name}", changed(dense(), block_numel=value))
+    values = choose([0, 3, 9], 5000)
+    blocks = {"0": 0, "1": 1, "below_2_12": 4095, "numel": 5000, "numel_and_1": 5001}
+    blocks |= {"negative": -4096, "true": True, "null": None, "string": "4096", "2_70": 2**70}
+    blocks["fraction"] = 4096.5
+    for name, value in blocks.items():
+        item(f"block_numel_{name}", changed(dense(values=values), block_numel=value))
+    for name, value in [("1", 1), ("below_2_12", 4095)]:  # as a writer would cut them
+        item(f"block_numel_{name}_cut_so", dense(values=values, block_numel=value))
+        item(f"block_numel_{name}_sparse", sparse(values=values, block_numel=value))
+    item("block_numel_of_12_entries", changed(dense(), block_numel=4096))
+    least = packed("uint8", [0] * 9000, codebook=[0], block_numel=4096)
+    least.codebook, least.codes, least.directory, least.raw = [], [], [], b"\0\1"
+    item("nbytes_less_than_directory_dense", least)
+    least = packed("uint8", [0] * 9000, codebook=[], gap_bits=2, block_numel=4096)
+    least.codes, least.directory, least.raw = [], [], b"\0\0\0\0\0"
+    item("nbytes_less_than_directory_sparse", least)
     zeros = packed("uint8", [0] * (2**21), gap_bits=2, block_numel=2**20 + 1)
     item("block_numel_above_2_20", zeros)
     item("block_numel_missing_above_2_20", packed("uint8", [0] * (2**20 + 1), gap_bits=2))
@@ -532,7 +565,7 @@ def break_sections(add: Add) -> None:
     unused = packed("uint16", [5, 0, 6], codebook=[0, 5, 6], gap_bits=2)
     tensor("codebook_with_unused_zero_sparse", "7", unused)
     empty = changed(packed("uint8", [7] * 4, codebook=True), codebook=0)
-    codebook("codebook_empty_dense", "7", [], empty)
+    codebook("codebook_empty_dense", "4", [], empty)
     cut = changed(dense(), codes=[], directory=[], payload=[])
     codebook("codebook_cut_off", "7", [0, 3], cut)
 
@@ -554,32 +587,35 @@ def break_sections(add: Add) -> None:
     over = packed("uint8", noise(20, 256), stored=("plane 0",))
     over.payload[0][0] += b"\0"
     tensor("section_one_byte_over_stored", "7", over)
-    missing = dense(block_numel=5)
+    values = choose([0, 3, 9], 5000)
+    missing = dense(values=values, block_numel=4096)
     tensor("directory_cut_off", "7", changed(missing, directory=missing.directory[:1], payload=[]))
     size = dense()
     size.directory[0][-1] = 2**62
     tensor("directory_size_larger_than_section", "7", size)
-    extra = packed("uint8", [7] * 6, codebook=True, block_numel=3)
+    extra = packed("uint8", [7] * 8192, codebook=True, block_numel=4096)
     extra.directory.append([0])
     tensor("directory_of_one_block_more", "7", extra)
 
     tensor("n_kept_sum_is_not_nnz", "7.1", changed(dense(), nnz=9))
     tensor("n_kept_sum_is_not_nnz_sparse", "7.1", changed(sparse(), nnz=6))
-    tensor("n_kept_sum_is_not_nnz_blocks", "7.1", changed(sparse(block_numel=7), nnz=8))
+    blocks = sparse(values=values, block_numel=4096)
+    changed(blocks, nnz=blocks.item["nnz"] + 1)
+    tensor("n_kept_sum_is_not_nnz_blocks", "7.1", blocks)
     zeros = packed("uint8", [0] * 20, codebook=[], gap_bits=2)
     tensor("n_kept_zero_but_nnz_is_not", "7.1", changed(zeros, nnz=1))
     constant = packed("uint8", [7] * 4, codebook=True)
     tensor("n_kept_above_block", "7.1", directory(constant, [5]))
     constant = packed("uint8", [7] * 4, codebook=True, gap_bits=2)
     tensor("n_kept_above_block_sparse", "7.1", directory(constant, [5, 0]))
-    constant = packed("uint8", [7] * 6, codebook=True, block_numel=3)
-    tensor("n_kept_above_block_sum_right", "7.1", directory(constant, [4], [2]))
+    constant = packed("uint8", [7] * 8192, codebook=True, block_numel=4096)
+    tensor("n_kept_above_block_sum_right", "7.1", directory(constant, [4097], [4095]))
     constant = packed("uint8", [7] * 6, codebook=True, gap_bits=2)
     tensor("n_kept_2_62", "7.1", directory(constant, [2**62, 0]))
     escapes = packed("uint8", [0] * 20, codebook=[5], gap_bits=2)
     escapes.codes = [b"\x01\x03", b"\0"]
     tensor("n_escapes_without_kept", "7.1", directory(escapes, [0, 3]))
-    escapes = packed("uint8", [0, 0, 7, 0, 0, *[0] * 5], gap_bits=2, block_numel=5)
+    escapes = packed("uint8", [0, 0, 7, *[0] * 4997], gap_bits=2, block_numel=4096)
     tensor("n_escapes_without_kept_last_block", "7.1", directory(escapes, [1, 0], [0, 1]))
 
     codebook("bool_codebook_2", "7.2", [0, 2], packed("bool", [0, 1, 1, 0], codebook=True))
@@ -602,7 +638,7 @@ def break_sections(add: Add) -> None:
     wrong = dense()
     wrong.directory[0][0] -= 1
     tensor("n_kept_too_small_dense", "7.2", changed(wrong, nnz=wrong.item["nnz"] - 1))
-    moved = dense(block_numel=6)
+    moved = dense(values=values, block_numel=4096)
     moved.directory[0][0] -= 1
     moved.directory[1][0] += 1
     tensor("n_kept_moved_between_blocks", "7.2", moved)
@@ -624,20 +660,18 @@ def break_sections(add: Add) -> None:
     tensor("gap_escapes_less_than_n_escapes", "7.3", gaps([0, 3, 2, 1], 20, 2))
     tensor("gap_escapes_not_counted", "7.3", gaps([3, 2], 20, 0))
     tensor("gap_last_symbol_escape", "7.3", gaps([0, 1, 3], 20, 1))
+    constant = directory(packed("uint8", [7, 0, 0, 0], gap_bits=2), [1, 0])
+    constant.codes[0] = b"\x01\x03"
+    tensor("gap_one_symbol_escape", "7.3", constant)
     tensor("gap_all_symbols_escapes_but_one", "7.3", gaps([2, 3, 3, 3], 20, 3))
     tensor("gap_walk_leaves_block", "7.3", gaps([0, 2, 2], 6, 0))
     tensor("gap_walk_leaves_block_by_escape", "7.3", gaps([1, 3, 3, 0], 8, 2))
     tensor("gap_walk_leaves_block_far", "7.3", gaps([6, 6, 6, 7, 6], 12, 1, bits=3))
-    block = packed("uint8", [7, 0, 0, 7, 0, 0, 7, 0], gap_bits=2, block_numel=4)
-    block.payload = []
-    block.codes = [b"\x01\x02", b"\x01\x07"]
-    changed(block, directory=[[1, 0], [2, 0]])
-    tensor("gap_walk_leaves_last_block", "7.3", block)
-    block = packed("uint8", [7, 0, 0, 7, 0, 0, 7, 0], gap_bits=2, block_numel=4)
-    block.codes = [b"\x01\x02", b"\x01\x07"]
-    tensor(
-        "gap_walk_enters_next_block", "7.3", changed(block, directory=[[2, 0], [1, 0]], payload=[])
-    )
+    every = [0] * 254 + [7]  # 16 times in a block, 3 times in the last one
+    for name, kept in [("leaves_last", (15, 4)), ("enters_next", (17, 2))]:
+        block = packed("uint8", [*every * 16, *[0] * 16, *every * 3], gap_bits=8, block_numel=4096)
+        assert block.codes == [b"\x01\xfe", b"\x01\x07"] and block.directory == [[16, 0], [3, 0]]
+        tensor(f"gap_walk_{name}_block", "7.3", directory(block, *[[n, 0] for n in kept]))
     tensor("n_escapes_larger_than_block", "7.3", directory(gaps([1], 6, 0), [1, 2, 1]))
     tensor("n_escapes_2_62", "7.3", directory(gaps([1], 6, 0), [1, 2**62, 1]))
 
@@ -649,10 +683,10 @@ def break_sections(add: Add) -> None:
     signs = packed("float16", [one, minus, 0, minus], gap_bits=2, signs=True, stored=("signs",))
     signs.payload[0][0] = b"\x85"
     tensor("signs_padding_not_zero_stored", "7.4", signs)
-    values = [minus] * 8 + [one] + [0] * 8
-    signs = packed("float16", values, gap_bits=2, signs=True, block_numel=12, stored=("signs",))
-    assert signs.payload[0][1] == b"\xff\x00"
-    signs.payload[0][1] = b"\xff\x08"
+    values = [minus] * 8 + [one] + [0] * 5000  # 4095 zeros in the first block
+    signs = packed("float16", values, gap_bits=2, signs=True, block_numel=4096, stored=("signs",))
+    assert signs.payload[0][1] == b"\xff" + bytes(511)
+    signs.payload[0][1] = b"\xff" + bytes(510) + b"\x80"
     tensor("signs_padding_not_zero_first_block", "7.4", signs)
     book = packed("float16", [one, 0, minus], codebook=[one, minus], gap_bits=2, signs=True)
     tensor("codebook_with_negative_zero", "7.4", book)

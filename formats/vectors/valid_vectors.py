@@ -17,6 +17,7 @@ from writer import (
     raw,
     sparse_values,
     zlib_stream,
+    zlib_stream_with_match,
 )
 
 Valid = dict[str, tuple[bytes, dict[str, str], list[Parts]]]
@@ -79,8 +80,8 @@ def add_codes(add: Callable[..., None]) -> None:
     values = sparse_values([*range(1, 65536, 77)], 200)
     stored = ("plane 0", "plane 1")
     add("code_stored_planes_sparse", packed("uint16", values, gap_bits=3, stored=stored))
-    values = noise(120, 256)
-    add("code_stored_blocks", packed("uint8", values, block_numel=50, stored=("plane 0",)))
+    values = noise(9000, 256)
+    add("code_stored_blocks", packed("uint8", values, block_numel=4096, stored=("plane 0",)))
     add("code_stored_one_symbol", packed("uint8", [9] * 30, stored=("plane 0",)))
     add("code_stored_5000", packed("uint8", noise(5000, 256), stored=("plane 0",)))
     values = [
@@ -131,25 +132,29 @@ def add_shapes_and_blocks(add: Callable[..., None]) -> None:
     add("dense_all_zero", packed("float32", [0] * 33, codebook=True))
     add("dense_all_zero_planes", packed("float32", [0] * 33))
     for name, options in [("planes", {}), ("codebook", {"codebook": True})]:
-        for dtype in ("float32", "int8"):
-            values = sparse_values(PATTERNS[dtype], 103, 3)
-            dense = packed(dtype, values, block_numel=10, **options)
+        for dtype, patterns in PATTERNS.items():
+            values = sparse_values(patterns, 8200, 50)  # two blocks and a short one
+            dense = packed(dtype, values, block_numel=4096, **options)
             add(f"blocks_dense_{name}_{dtype}", dense)
-            sparse = packed(dtype, values, block_numel=10, gap_bits=2, **options)
+            sparse = packed(dtype, values, block_numel=4096, gap_bits=5, **options)
             add(f"blocks_sparse_{name}_{dtype}", sparse)
         add(f"sparse_all_zero_{name}", packed("float32", [0] * 33, gap_bits=4, **options))
-        zero_blocks = packed("float32", [0] * 33, gap_bits=4, block_numel=8, **options)
+        zero_blocks = packed("float32", [0] * 9000, gap_bits=4, block_numel=4100, **options)
         add(f"sparse_all_zero_{name}_blocks", zero_blocks)
         values = choose([1, 2, 3], 33)
         add(f"sparse_no_zero_{name}", packed("uint16", values, gap_bits=4, **options))
-    values = [0] * 16 + [5, 0, 0, 6] + [0] * 20 + [7]
-    blocks = packed("uint8", values, codebook=True, gap_bits=3, block_numel=4)
+    none = [0] * 4096
+    values = none * 2 + [*none[:4094], 5, 6] + none * 3 + [0, 7]
+    blocks = packed("uint8", values, codebook=True, gap_bits=8, block_numel=4096)
     add("blocks_without_kept_entries", blocks)
-    values = choose([0, 3, 9], 12)
-    add("block_numel_1", packed("uint8", values, codebook=True, block_numel=1))
-    add("block_numel_1_sparse", packed("uint8", values, codebook=True, block_numel=1, gap_bits=2))
-    add("block_numel_one_less", packed("uint8", values, codebook=True, block_numel=11))
-    add("block_numel_divisor", packed("uint8", values, codebook=True, block_numel=6))
+    add("blocks_of_ones", packed("bool", [1] * 9000, codebook=True, block_numel=5000))
+    values = choose([0, 3, 9], 4097)
+    add("block_numel_one_less", packed("uint8", values, codebook=True, block_numel=4096))
+    sparse = packed("uint8", values, codebook=True, block_numel=4096, gap_bits=2)
+    add("block_numel_one_less_sparse", sparse)
+    values = choose([0, 3, 9], 8192)
+    add("block_numel_divisor", packed("uint8", values, codebook=True, block_numel=4096))
+    add("block_numel_absent_4097", packed("uint8", values[:4097], codebook=True))
     million = 2**20
     add("block_of_2_20", packed("uint8", [7] * million, codebook=True))
     add("block_of_2_20_sparse", packed("bfloat16", [0] * million, gap_bits=8))
@@ -186,12 +191,14 @@ def add_gaps_and_signs(add: Callable[..., None]) -> None:
         add(f"gap_escapes_{bits}_bits_{zeros}_zeros", tensor)
     tensor = packed("uint8", [0, 0, 4, 0, 0, 0, 0, 5], codebook=True, gap_bits=2)
     add("gap_walk_ends_at_block_end", tensor)
-    values = [0, 4, 0, 5] * 4
-    tensor = packed("uint8", values, codebook=True, gap_bits=2, block_numel=4)
+    values = [0] * 4095 + [4] + [0] * 4095 + [5] + [0] * 9 + [6]
+    tensor = packed("uint8", values, codebook=True, gap_bits=7, block_numel=4096)
     add("gap_walk_ends_at_each_block_end", tensor)
-    values = [0, 0, 0, 0, 0, 0, 9] * 2
-    tensor = packed("uint8", values, gap_bits=2, block_numel=7)
+    tensor = packed("uint8", values, gap_bits=2, block_numel=4096)  # 1365 escapes, then 0
     add("gap_escapes_end_at_block_end", tensor)
+    values = [4, *[0] * 8000, 5]  # no escapes for zeros that reach into the next block
+    tensor = packed("uint8", values, codebook=True, gap_bits=2, block_numel=4096)
+    add("gap_zeros_across_blocks", tensor)
     add("gap_first_and_last_kept", packed("uint8", [1, *[0] * 20, 2], gap_bits=4))
     add("gap_long_tail", packed("uint8", [1, *[0] * 5000], gap_bits=2))
     add(
@@ -203,14 +210,14 @@ def add_gaps_and_signs(add: Callable[..., None]) -> None:
     minus_zero |= {"float8_e4m3fn": 0x80, "float8_e5m2": 0x80}
     for dtype, minus in minus_zero.items():
         patterns = [p for p in PATTERNS[dtype] if p != minus]
-        values = sparse_values(patterns, 101, 4)
-        mask = noise(101, 2, 5)
+        values = sparse_values(patterns, 4199, 4)
+        mask = noise(4199, 2, 5)
         values = [v or minus * bit for v, bit in zip(values, mask, strict=True)]
-        tensor = packed(dtype, values, codebook=True, gap_bits=3, signs=True)
+        tensor = packed(dtype, values[:101], codebook=True, gap_bits=3, signs=True)
         add(f"zero_signs_codebook_{dtype}", tensor)
-        tensor = packed(dtype, values, shape=[101, 1], gap_bits=2, signs=True)
+        tensor = packed(dtype, values[:101], shape=[101, 1], gap_bits=2, signs=True)
         add(f"zero_signs_planes_{dtype}", tensor)
-        tensor = packed(dtype, values, gap_bits=2, signs=True, block_numel=30, codebook=True)
+        tensor = packed(dtype, values, gap_bits=2, signs=True, block_numel=4100, codebook=True)
         add(f"zero_signs_blocks_{dtype}", tensor)
     minus, one = 0x8000, 0x3C00
     add(
@@ -288,6 +295,11 @@ def add_index(add: Callable[..., None]) -> None:
 
     index = canonical({"metadata": {}, "tensors": [one.object()]})
     add("index_window_256", one, stream=zlib_stream(index, b"\x08\x1d"))
+    twice = {"a": "0123456789" * 60, "b": "0123456789" * 60}
+    index = canonical({"metadata": twice, "tensors": [one.object()]})
+    far = zlib_stream_with_match(index, b"\x08\x1d", index.index(b'"b":"') + 5, 607)
+    add("index_distance_above_window", one, metadata=twice, stream=far)
+    index = canonical({"metadata": {}, "tensors": [one.object()]})
     add("index_many_zlib_blocks", one, stream=zlib_stream(index, block_nbytes=10))
     add("index_level_flag", one, stream=zlib_stream(index, b"\x78\xda"))
     add("index_deflated", *deflated_tensors(), stream=bytes.fromhex(DEFLATED))

@@ -71,12 +71,12 @@ def canonical(value: Any) -> bytes:
     return text.encode("utf-8")
 
 
-def stored_deflate(raw: bytes, block_nbytes: int = 65535) -> bytes:
+def stored_deflate(raw: bytes, block_nbytes: int = 65535, is_last: bool = True) -> bytes:
     """A deflate stream of stored blocks: the same bytes whatever the version of zlib."""
     chunks = [raw[i : i + block_nbytes] for i in range(0, len(raw), block_nbytes)] or [b""]
     stream = b""
     for i, chunk in enumerate(chunks):
-        last = i == len(chunks) - 1
+        last = is_last and i == len(chunks) - 1
         stream += struct.pack("<BHH", last, len(chunk), len(chunk) ^ 0xFFFF) + chunk
     return stream
 
@@ -86,12 +86,23 @@ def zlib_stream(raw: bytes, header: bytes = b"\x78\x01", block_nbytes: int = 655
     return header + stored_deflate(raw, block_nbytes) + struct.pack(">I", zlib.adler32(raw))
 
 
+def zlib_stream_with_match(raw: bytes, header: bytes, start: int, distance: int) -> bytes:
+    """An RFC 1950 stream in which 258 bytes from ``start`` on are a match, 513 to 768 back."""
+    assert raw[start : start + 258] == raw[start - distance : start - distance + 258]
+    extra = f"{distance - 513:08b}"[::-1]
+    bits = "0" + "10" + "11000101" + "10010" + extra + "0000000"  # fixed codes; length 258; end
+    bits += "1" + "00"  # the last block, stored
+    match = bytes(int(bits[i : i + 8][::-1], 2) for i in range(0, len(bits), 8))
+    before, after = stored_deflate(raw[:start], is_last=False), stored_deflate(raw[start + 258 :])
+    return header + before + match + after[1:] + struct.pack(">I", zlib.adler32(raw))
+
+
 def build(
     sections: bytes,
     index: bytes,
     *,
     magic: bytes = b"\xdcDCZ\r\n\x1a\n",
-    version: tuple[int, int] = (0, 9),
+    version: tuple[int, int] = (1, 0),
     data_end: int | None = None,
     edit_checksums: Callable[[list[int]], list[int]] = lambda checksums: checksums,
     stream: bytes | None = None,

@@ -1,0 +1,80 @@
+"""Files of each released version of the format decode for ever, and are never changed."""
+
+import hashlib
+import json
+
+import pytest
+from independent import FORMATS, dcz_decoder
+
+import deepcomp
+from deepcomp.cli import inspect_main
+from deepcomp.container import VERSION, Reader
+
+HISTORY = FORMATS / "vectors" / "history"
+
+# SHA-256. A new version of the format adds a folder and its lines; no line is ever changed.
+PUBLISHED = {
+    "1.0/blocks.dcz": "49c02d7c3cc46e401853e8246ea5e3ea09fb0b2d4ed927cb4c4aff1aa836cf1c",
+    "1.0/blocks.json": "f357bc2cfb1e868fad246835f9f9dfec5636a10409188d768702e7d523c36afa",
+    "1.0/codes.dcz": "45337dbbd45ebba8ace3a2f2c07b634097b33f1de73ad7ed0a401f9c10c34f25",
+    "1.0/codes.json": "569e1469d49c4399387f5ce25edf87963168febdec4ce4a0b06888abc180b6c5",
+    "1.0/dtypes.dcz": "091f6a872111f0818eb29af3b83e0ad956e3258d2902ea85f0a0bcdcf9e0512d",
+    "1.0/dtypes.json": "ba9013068c7aed9c65a9eab06dcfcf5eb32497c8b46f009a9a565ccae76ac2e0",
+    "1.0/exact.dcz": "2e759b19188db9ebce73a116e386cd31eda4cddddf49dfe304c324b19a5a774e",
+    "1.0/exact.json": "fe82714265e8351c5b4a604680187fc725f2fc7acfe152eea91b35e818541372",
+    "1.0/network.dcz": "ca762805980498cb397cf7e0c05066174790b0f85559589d0ab0cabb4a58ed92",
+    "1.0/network.json": "4a7fc01ddf1b7ee86b6914cb9b485639692864f58ff8c5f48cf507e507867b3f",
+}
+
+
+def test_no_published_file_is_missing_or_changed():
+    found = {
+        path.relative_to(HISTORY).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in HISTORY.rglob("*")
+        if path.is_file()
+    }
+    assert found == PUBLISHED
+
+
+def test_the_version_that_is_written_has_published_files():
+    assert any(name.startswith("{}.{}/".format(*VERSION)) for name in PUBLISHED)
+
+
+@pytest.mark.parametrize("name", [name for name in PUBLISHED if name.endswith(".dcz")])
+def test_published_files_decode_to_what_they_did(name, tmp_path):
+    path = HISTORY / name
+    expected = json.loads(path.with_suffix(".json").read_text("utf-8"))
+    packed, (metadata, tensors) = deepcomp.load(path), dcz_decoder.decode(path.read_bytes())
+    assert "{}.{}".format(*Reader(path).version) == name.split("/")[0]
+    assert packed.metadata == metadata == expected["metadata"]
+    assert list(packed) == [t.name for t in tensors] == [t["name"] for t in expected["tensors"]]
+    for tensor, item in zip(tensors, expected["tensors"], strict=True):
+        own = packed[tensor.name]
+        assert (own.dtype, list(own.shape)) == (item["dtype"], item["shape"])
+        assert (tensor.dtype, list(tensor.shape)) == (item["dtype"], item["shape"])
+        assert packed.aliases.get(tensor.name) == tensor.alias == item["alias"]
+        for patterns in (own.decode_patterns().tobytes(), tensor.patterns):
+            assert hashlib.sha256(patterns).hexdigest() == item["sha256"]
+    deepcomp.save(packed, tmp_path / "again.dcz")
+    assert dcz_decoder.decode((tmp_path / "again.dcz").read_bytes()) == (metadata, tensors)
+    assert inspect_main([str(path), "--verify"]) == 0
+
+
+def test_published_files_of_1_0_cover_the_format():
+    records = [
+        tensor.record
+        for name in PUBLISHED
+        if name.startswith("1.0/") and name.endswith(".dcz")
+        for tensor in deepcomp.load(HISTORY / name).values()
+    ]
+    dtypes = set(dcz_decoder.ITEMSIZES)
+    for layout in ("raw", "dense", "sparse"):
+        assert {r.dtype for r in records if r.layout == layout} == dtypes
+    for layout in ("dense", "sparse"):
+        for planes in (False, True):
+            kind = [r for r in records if r.layout == layout and (r.codebook is None) == planes]
+            assert {r.dtype for r in kind} == dtypes
+    signed = {r.dtype for r in records if r.zero_signs}
+    assert signed == {dtype for dtype in dtypes if "float" in dtype}
+    assert {r.gap_bits for r in records} >= {2, 3, 4, 5, 6, 7, 8}
+    assert {r.layout for r in records if r.block_numel} == {"dense", "sparse"}
