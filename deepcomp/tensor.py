@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import DczError
@@ -91,7 +91,7 @@ class CompressedTensor:
         )
 
     def section(self) -> memoryview:
-        """Return the encoded bytes, after checking the pages of the file they are on.
+        """Return the encoded bytes; read from a file, the pages they are on are checked.
 
         Returns
         -------
@@ -136,11 +136,24 @@ class CompressedTensor:
         """
         self._named(lambda: self._decoder.verify())
 
-    @cached_property
+    @property
     def _decoder(self) -> Any:
+        """The section made ready; kept, but for a raw one, which is as large as the tensor."""
+        return self._make_decoder() if self.record.layout == "raw" else self._kept_decoder
+
+    @cached_property
+    def _kept_decoder(self) -> Any:
+        return self._make_decoder()
+
+    def _make_decoder(self) -> Any:
         from .decode import TensorDecoder
 
         return self._named(lambda: TensorDecoder(self.record, self.section()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the encoded bytes; a copy does not need the file."""
+        fetch = partial(memoryview, bytes(self.section()))
+        return CompressedTensor, (self.record, fetch, self._origin)
 
     @cached_property
     def _matrix(self) -> Any:

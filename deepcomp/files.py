@@ -1,0 +1,218 @@
+"""Files on disk: read by position, and replaced whole or not at all. Standard library only."""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import stat
+import weakref
+from collections.abc import Iterator
+
+from .errors import DczError
+
+_TEMPORARY = re.compile(r"\.deepcomp-[0-9a-f]{16}\.tmp")
+
+
+class File:
+    """A regular file that is read by position.
+
+    It is not mapped into memory. A process dies by SIGBUS where a mapped file is cut short by
+    somebody else, or where its disk fails; and what is mapped can change after its checksum was
+    found right. What `read` returns belongs to the caller, who checks it and uses it.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    name : str, optional
+        For messages; by default the path.
+
+    Attributes
+    ----------
+    name : str
+    nbytes : int
+        Size in bytes when it was opened.
+
+    Raises
+    ------
+    DczError
+        If it is no regular file.
+    OSError
+        If it cannot be opened.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self.name = os.fsdecode(path) if name is None else name
+        flags = os.O_RDONLY | os.O_NONBLOCK  # a named pipe must not be waited for
+        self._file = open(  # noqa: SIM115
+            os.fsdecode(path), "rb", buffering=0, opener=lambda path, _: os.open(path, flags)
+        )
+        weakref.finalize(self, self._file.close)
+        status = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise DczError(f"{self.name}: not a .dcz file (it is no regular file)")
+        self.nbytes = status.st_size
+
+    def read(self, start: int, end: int) -> bytes:
+        """Return the bytes from `start` up to `end`; any number of threads may do so.
+
+        Raises
+        ------
+        DczError
+            If the file has become shorter.
+        OSError
+            If it cannot be read.
+        """
+        data = b""
+        while len(data) < end - start:
+            with _naming(self.name):
+                part = os.pread(self._file.fileno(), end - start - len(data), start + len(data))
+            if not part:
+                raise DczError(
+                    f"{self.name}: cut off since it was opened: found "
+                    f"{os.fstat(self._file.fileno()).st_size} bytes, expected {self.nbytes}"
+                )
+            data = data + part if data else part
+        return data
+
+
+class Replacement:
+    """A new file that takes the place of another when it is whole.
+
+    The bytes go to a temporary file in the same folder. `commit` syncs it, renames it and syncs
+    the folder: whatever ends the process, or the machine, the target is the old file or the new
+    one, never a part. Without `commit`, `close` removes it.
+
+    A temporary file is locked (``flock``) by the process that writes it, and the lock ends with
+    the process. So those of dead processes are known, and the next save into the folder removes
+    them; those of living ones stay. Any number of threads and processes may save at a time, the
+    same target too: the last rename wins. Where a folder has no locks, nothing is removed; where
+    they do not reach from machine to machine (some network folders), another machine may remove
+    a file that is still written: its save then raises FileNotFoundError, and the old file stays.
+
+    The new file has the permissions of the old one, and its owner and group as far as the
+    process may give them; if there is no old one, those of any new file. Other hard links keep
+    the old content; extended attributes are not kept.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A link is followed, so that it goes on pointing to the file.
+
+    Attributes
+    ----------
+    path : str
+        As given, for messages.
+    temporary : str
+        Path of the temporary file.
+
+    Raises
+    ------
+    OSError
+        If the target is there and is not a regular file that may be written, or if its folder is
+        missing or cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fsdecode(path)
+        status = _status(self.path)
+        self._target = os.path.realpath(self.path)
+        self._folder = os.path.dirname(self._target)
+        _remove_abandoned(self._folder)
+        mode = 0o666 if status is None else 0o600  # until it has the old one's
+        while True:
+            self.temporary = os.path.join(self._folder, f".deepcomp-{os.urandom(8).hex()}.tmp")
+            with _naming(self.path):
+                self._file = open(  # noqa: SIM115
+                    self.temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)
+                )
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            if os.path.exists(self.temporary):  # not removed before it was locked
+                break
+            self._file.close()
+        if status is not None:
+            _take_over(self._file.fileno(), status)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+        with _naming(self.path):
+            self._file.write(data)
+
+    def sync(self) -> None:
+        """Return when all bytes are on the disk; what is read then comes from there."""
+        with _naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def commit(self) -> None:
+        """Take the place of the target; call `sync` before."""
+        with _naming(self.path):
+            os.replace(self.temporary, self._target)
+        with contextlib.suppress(OSError):  # not every system lets folders be synced
+            descriptor = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the file, and remove it unless it has taken its place."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.temporary)  # before its lock ends
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Let an OSError name the file that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), path) from error
+
+
+def _status(path: str) -> os.stat_result | None:
+    """Return what is at a path, None for nothing; raise OSError if it cannot be replaced."""
+    if os.path.basename(path) in ("", ".", ".."):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:  # or a link to nothing, which gets its file
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file, so it cannot be replaced", path)
+    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, "write-protected", path)
+    return status
+
+
+def _take_over(descriptor: int, status: os.stat_result) -> None:
+    """Give a file the owner, group and permissions of another."""
+    for owner, group in ((status.st_uid, -1), (-1, status.st_gid)):
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, owner, group)
+    mode = status.st_mode & 0o777
+    if os.fstat(descriptor).st_gid != status.st_gid:  # another group gets no more than all others
+        mode &= 0o707 | (mode & 0o007) << 3
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, mode)
+
+
+def _remove_abandoned(folder: str) -> None:
+    """Remove temporary files that no living process holds."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for name in [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(name)
+                finally:
+                    os.close(descriptor)
