@@ -20,6 +20,7 @@ VERSION = (0, 9)
 HEAD = struct.Struct("<8sHH")
 TRAILER = struct.Struct("<QIII4s")
 PAGE = 1 << 16
+_PIECE = 16 * PAGE
 MAX_INDEX_NBYTES = 1 << 28
 MAX_INDEX_RATIO = 128  # inflated to stored
 
@@ -60,7 +61,7 @@ class Reader:
         self.name = self._file.name
         self.nbytes = self._file.nbytes
         self.index = self._read_index(self._read_head_and_trailer())
-        self._last_page = -1, b""  # small tensors share pages
+        self._known_page = -1, b""
         self._offsets: dict[str, int] = {}
         offset = HEAD.size
         for name, entry in self.index.entries.items():
@@ -94,10 +95,15 @@ class Reader:
         DczError
             If a page is damaged.
         """
-        entry = self.index.entries[name]
-        assert isinstance(entry, TensorRecord)
-        start = self._offsets[name]
-        return memoryview(b"".join(self._parts(start, start + entry.section_nbytes, name)))
+        return self._read(*self._bounds(name), name)
+
+    def pieces(self, name: str) -> Iterator[memoryview]:
+        """Read the section of a tensor as `section` does, a MiB at a time."""
+        start, end = self._bounds(name)
+        while start < end:
+            stop = min(end, (start // _PIECE + 1) * _PIECE)
+            yield self._read(start, stop, name)
+            start = stop
 
     def check_all_pages(self) -> None:
         """Check every page of the file.
@@ -107,17 +113,31 @@ class Reader:
         DczError
             At the first damaged page.
         """
-        for page in range(self.n_pages):
-            self._read_page(page)
+        for start in range(0, self.data_end, _PIECE):
+            self._read(start, min(start + _PIECE, self.data_end))
 
-    def _parts(self, start: int, end: int, tensor: str) -> Iterator[memoryview]:
-        for page in range(start // PAGE, -(-end // PAGE) if end > start else 0):
-            last_page, data = self._last_page
-            if page != last_page:
-                data = self._read_page(page, tensor)
-                self._last_page = page, data
-            first = page * PAGE
-            yield memoryview(data)[max(start - first, 0) : end - first]
+    def _bounds(self, name: str) -> tuple[int, int]:
+        entry = self.index.entries[name]
+        assert isinstance(entry, TensorRecord)
+        return self._offsets[name], self._offsets[name] + entry.section_nbytes
+
+    def _read(self, start: int, end: int, tensor: str | None = None) -> memoryview:
+        """Read bytes, with all of the pages they are on, and check these."""
+        if start == end:
+            return memoryview(b"")
+        page, first = start // PAGE, start - start % PAGE
+        known_page, known = self._known_page  # small tensors share pages
+        if page == known_page and end <= first + len(known):
+            return memoryview(known[start - first : end - first])
+        data = self._file.read(first, min(end + -end % PAGE, self.data_end))
+        for offset in range(0, len(data), PAGE):
+            part = data[offset : offset + PAGE]
+            if page != known_page or part != known:
+                self._check_page(page, part, tensor)
+            page += 1
+        self._known_page = page - 1, part
+        view = memoryview(data)[start - first : end - first]
+        return view if len(data) > PAGE else memoryview(bytes(view))
 
     def _tensor_at(self, position: int) -> str | None:
         found = None
@@ -127,19 +147,17 @@ class Reader:
             found = name
         return found
 
-    def _read_page(self, page: int, tensor: str | None = None) -> bytes:
-        start, end = page * PAGE, min((page + 1) * PAGE, self.data_end)
+    def _check_page(self, page: int, data: bytes, tensor: str | None) -> None:
         (expected,) = struct.unpack_from("<I", self._checksums, 4 * page)
-        data = self._file.read(start, end)
         found = zlib.crc32(data)
         if found != expected:
+            start = page * PAGE
             tensor = self._tensor_at(start) if tensor is None else tensor
             where = f"tensor {tensor!r}: " if tensor is not None else ""
             raise self._error(
-                f"{where}the page of bytes {start} to {end} is damaged: "
+                f"{where}the page of bytes {start} to {start + len(data)} is damaged: "
                 f"expected CRC-32 {expected:08x}, found {found:08x}"
             )
-        return data
 
     def _error(self, message: str) -> DczError:
         return DczError(f"{self.name}: {message}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ from .container import Reader, Writer
 from .errors import DczError
 from .readback import compare
 from .records import TensorRecord
-from .tensor import CompressedTensor
+from .tensor import CompressedTensor, view
 
 if TYPE_CHECKING:
     import torch
@@ -208,7 +208,7 @@ def compress(
             entries[name] = entry
         else:
             record, section = entry
-            entries[name] = CompressedTensor(record, partial(memoryview, b"".join(section)))
+            entries[name] = CompressedTensor(record, partial(view, b"".join(section)))
     return CompressedModel(entries)
 
 
@@ -271,15 +271,15 @@ def save(
         if not isinstance(key, str) or not isinstance(value, str):
             raise ValueError(f"metadata must map strings to strings, not {key!r} to {value!r}")
     originals: Mapping[str, CompressedTensor | Source | str]
-    encoded: Iterator[tuple[str, Encoded | str]]
+    encoded: Iterator[tuple[str, tuple[TensorRecord, Iterable[bytes | memoryview]] | str]]
     if isinstance(model, CompressedModel):
-        originals = {name: model.aliases.get(name, tensor) for name, tensor in model.items()}
-        encoded = _sections(originals)
+        tensors = {name: model.aliases.get(name, tensor) for name, tensor in model.items()}
+        originals, encoded = tensors, _sections(tensors)
     else:
         from .arrays import sources
 
-        originals = found = sources(model)
-        encoded = _encode(found, "save", None, None, None, None, "layer")
+        found = sources(model)
+        originals, encoded = found, _encode(found, "save", None, None, None, None, "layer")
     with Writer(path, dict(metadata)) as writer:
         for name, entry in encoded:
             if isinstance(entry, str):
@@ -358,7 +358,9 @@ def model_of(reader: Reader) -> CompressedModel:
     entries: dict[str, CompressedTensor | str] = {}
     for name, entry in reader.index.entries.items():
         if isinstance(entry, TensorRecord):
-            entries[name] = CompressedTensor(entry, partial(reader.section, name), reader.name)
+            entries[name] = CompressedTensor(
+                entry, partial(reader.section, name), reader.name, partial(reader.pieces, name)
+            )
         else:
             entries[name] = entry
     return CompressedModel(entries, reader.index.metadata)
@@ -366,9 +368,9 @@ def model_of(reader: Reader) -> CompressedModel:
 
 def _sections(
     tensors: Mapping[str, CompressedTensor | str],
-) -> Iterator[tuple[str, Encoded | str]]:
+) -> Iterator[tuple[str, tuple[TensorRecord, Iterable[memoryview]] | str]]:
     for name, tensor in tensors.items():
-        yield name, tensor if isinstance(tensor, str) else (tensor.record, [tensor.section()])
+        yield name, tensor if isinstance(tensor, str) else (tensor.record, tensor.pieces())
 
 
 def _encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from .decode import Patterns
+    from .decode import Patterns, TensorDecoder
 
 
 _MAX_EMPTY_ROWS = 1 << 20  # of a tensor without entries, which costs the file nothing
@@ -39,6 +39,11 @@ class CSR(NamedTuple):
     shape: tuple[int, int]
 
 
+def view(data: bytes) -> memoryview:
+    """Return bytes as what is fetched."""
+    return memoryview(data)
+
+
 class CompressedTensor:
     """A tensor in its encoded form; decoding happens when it is asked for.
 
@@ -51,11 +56,17 @@ class CompressedTensor:
     """
 
     def __init__(
-        self, record: TensorRecord, fetch: Callable[[], memoryview], origin: str = ""
+        self,
+        record: TensorRecord,
+        fetch: Callable[[], memoryview],
+        origin: str = "",
+        fetch_pieces: Callable[[], Iterable[memoryview]] | None = None,
     ) -> None:
         self.record = record
         self._fetch = fetch
         self._origin = origin
+        self._fetch_pieces = fetch_pieces
+        self._tables: TensorDecoder | None = None  # the decoder, without the section
 
     @property
     def name(self) -> str:
@@ -104,6 +115,10 @@ class CompressedTensor:
         """
         return self._fetch()
 
+    def pieces(self) -> Iterable[memoryview]:
+        """Return what `section` returns, in pieces that do not take much memory."""
+        return [self.section()] if self._fetch_pieces is None else self._fetch_pieces()
+
     def parts(self) -> Section | None:
         """Return where the bytes of each stream are; None for a raw tensor.
 
@@ -124,7 +139,11 @@ class CompressedTensor:
         DczError
             If something is wrong.
         """
-        _ = self._decoder
+        if self.record.layout == "raw":
+            for _ in self.pieces():
+                pass
+        else:
+            _ = self._decoder
 
     def verify(self) -> None:
         """Decode the whole tensor, block by block, and throw the result away.
@@ -137,22 +156,21 @@ class CompressedTensor:
         self._named(lambda: self._decoder.verify())
 
     @property
-    def _decoder(self) -> Any:
-        """The section made ready; kept, but for a raw one, which is as large as the tensor."""
-        return self._make_decoder() if self.record.layout == "raw" else self._kept_decoder
-
-    @cached_property
-    def _kept_decoder(self) -> Any:
-        return self._make_decoder()
-
-    def _make_decoder(self) -> Any:
+    def _decoder(self) -> TensorDecoder:
+        """The decoder of the section, which is read for each use and not kept."""
         from .decode import TensorDecoder
 
-        return self._named(lambda: TensorDecoder(self.record, self.section()))
+        if self.record.layout == "raw":
+            return TensorDecoder(self.record, self.pieces())
+        data = self.section()
+        if self._tables is None:
+            decoder: TensorDecoder = self._named(lambda: TensorDecoder(self.record, data))
+            self._tables = decoder.on(memoryview(b""))
+        return self._tables.on(data)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the encoded bytes; a copy does not need the file."""
-        fetch = partial(memoryview, bytes(self.section()))
+        fetch = partial(view, bytes(self.section()))
         return CompressedTensor, (self.record, fetch, self._origin)
 
     @cached_property
