@@ -129,7 +129,8 @@ class Reader:
         known_page, known = self._known_page  # small tensors share pages
         if page == known_page and end <= first + len(known):
             return memoryview(known[start - first : end - first])
-        data = self._file.read(first, min(end + -end % PAGE, self.data_end))
+        what = f"tensor {tensor!r}" if tensor is not None else ""
+        data = self._file.read(first, min(end + -end % PAGE, self.data_end), what)
         for offset in range(0, len(data), PAGE):
             part = data[offset : offset + PAGE]
             if page != known_page or part != known:
@@ -233,7 +234,11 @@ class Writer:
         self._file = Replacement(path)
 
     def __enter__(self) -> "Writer":
-        self._write_checked(HEAD.pack(MAGIC, *VERSION))
+        try:
+            self._write_checked(HEAD.pack(MAGIC, *VERSION))
+        except BaseException:
+            self._file.close()
+            raise
         return self
 
     def add(self, record: TensorRecord, section: Iterable[bytes | memoryview]) -> None:

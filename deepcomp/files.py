@@ -53,8 +53,14 @@ class File:
             raise DczError(f"{self.name}: not a .dcz file (it is no regular file)")
         self.nbytes = status.st_size
 
-    def read(self, start: int, end: int) -> bytes:
+    def read(self, start: int, end: int, what: str = "") -> bytes:
         """Return the bytes from `start` up to `end`; any number of threads may do so.
+
+        Parameters
+        ----------
+        start, end : int
+        what : str, optional
+            What the bytes are, for messages.
 
         Raises
         ------
@@ -69,7 +75,7 @@ class File:
                 part = os.pread(self._file.fileno(), end - start - len(data), start + len(data))
             if not part:
                 raise DczError(
-                    f"{self.name}: cut off since it was opened: found "
+                    f"{self.name}: {what}{': ' if what else ''}cut off since it was opened: found "
                     f"{os.fstat(self._file.fileno()).st_size} bytes, expected {self.nbytes}"
                 )
             data = data + part if data else part
