@@ -51,6 +51,7 @@ def old(tmp_path):
 # at the n-th line of the package's code that a save runs, so the moments are the same in each run.
 KILL = """
     import json, os, signal, sys, numpy as np, deepcomp
+    from deepcomp.files import Replacement
 
     path = sys.argv[1]
     rng = np.random.default_rng(0)
@@ -104,17 +105,17 @@ KILL = """
             trace_to(int(moment) + 1, die)
             os._exit(0)
         finish(child, int(moment) / n_lines)
-    for _ in range(5):  # from outside, while the file is synced
+    for step in ["sync", "commit"] * 5:  # from outside, while the step goes on
         ready, begun = os.pipe()
         child = os.fork()
         if not child:
-            sync = os.fsync
-            os.fsync = lambda descriptor: (os.write(begun, b"x"), sync(descriptor))
+            method = getattr(Replacement, step)
+            setattr(Replacement, step, lambda file: (os.write(begun, b"x"), method(file)))
             deepcomp.save(models[1 - current], path)
             signal.pause()
         os.read(ready, 1)
         os.kill(child, signal.SIGKILL)
-        finish(child, "sync")
+        finish(child, step)
     deepcomp.save({}, path)
     print(json.dumps([results, os.listdir(os.path.dirname(path))]))
 """
@@ -122,7 +123,7 @@ KILL = """
 
 def test_a_killed_save_leaves_the_old_or_the_new_file_and_the_next_one_cleans_up(tmp_path):
     results, names = json.loads(run(KILL, tmp_path / "m.dcz"))
-    assert len(results) == 55
+    assert len(results) == 60
     assert {which for _, which, _ in results} == {"old", "new"}
     assert {n_left for _, _, n_left in results} == {0, 1}
     assert names == ["m.dcz"]
