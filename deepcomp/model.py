@@ -223,7 +223,7 @@ def save(
     The bytes go to a temporary file beside the target, which is synced and then renamed: after
     a crash the old file is there, whole, or the new one. A temporary file that a killed process
     left is removed by the next save into its folder. Links are followed; the permissions of the
-    old file are kept.
+    old file are kept. The model must not change meanwhile.
 
     The same model gives the same bytes, at any time and on any machine; but another make of
     zlib may deflate the index, some per cent of a file, in another way.
@@ -297,7 +297,8 @@ def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> Co
     The index is read; tensors are read, their checksums checked, and decoded when they are asked
     for. No code in the file is run: there is none. The model keeps the file open: when another
     file takes its name, or it is deleted, the tensors are those of the old one. Any number of
-    threads may use a model at a time, and processes forked from this one.
+    threads may use a model at a time, and forked processes. Pickles and copies hold the encoded
+    tensors, and do not need the file.
 
     A valid file may be small and its tensors large: up to 2**20 entries a byte, if all are zero.
     Whoever does not trust a file sets `max_dense_bytes`.

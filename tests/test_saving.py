@@ -413,7 +413,9 @@ def test_the_same_model_gives_the_same_bytes_whatever_surrounds_it(tmp_path):
         inherited = {k: v for k, v in os.environ.items() if not k.startswith("DEEPCOMP")}
         inherited["PYTHONPATH"] = str(Path(deepcomp.__file__).parents[1])
         mask = "077" if name == "one" else "022"
-        run(SAVE, "-", mask, cwd=folder, env={**inherited, "PYTHONWARNINGS": "ignore"} | environment)
+        run(
+            SAVE, "-", mask, cwd=folder, env={**inherited, "PYTHONWARNINGS": "ignore"} | environment
+        )
         found = [hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir())]
         assert len(found) == 3 and found[0] == found[1]  # "one", "three", "two"
         digests.append(found)
