@@ -275,6 +275,7 @@ class Writer:
             If it is damaged, or its index is not the one that was written.
         """
         self._finish()
+        self._file.forget()
         reader = Reader(self._file.temporary, self._file.path)
         if encode_index(reader.index) != encode_index(self._index):
             raise DczError(f"{reader.name}: the index that was read back is not the one written")

@@ -90,7 +90,7 @@ class Replacement:
     one, never a part. Without `commit`, `close` removes it.
 
     A temporary file is locked (``flock``) by the process that writes it, and the lock ends with
-    the process. So those of dead processes are known, and the next save into the folder removes
+    the process (and with those that were forked from it meanwhile). So those of dead processes are known, and the next save into the folder removes
     them; those of living ones stay. Any number of threads and processes may save at a time, the
     same target too: the last rename wins. Where a folder has no locks, nothing is removed; where
     they do not reach from machine to machine (some network folders), another machine may remove
@@ -146,10 +146,13 @@ class Replacement:
             self._file.write(data)
 
     def sync(self) -> None:
-        """Return when all bytes are on the disk; what is read then comes from there."""
+        """Return when all bytes are on the disk."""
         with _naming(self.path):
             self._file.flush()
             os.fsync(self._file.fileno())
+
+    def forget(self) -> None:
+        """Let the system forget what is on the disk, so that what is read comes from there."""
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):
                 os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)

@@ -328,7 +328,8 @@ def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> Co
     Examples
     --------
     >>> import deepcomp, numpy as np, os, tempfile
-    >>> path = os.path.join(tempfile.mkdtemp(), "zeros.dcz")
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "zeros.dcz")
     >>> deepcomp.save({"w": np.zeros((10_000, 10_000), np.float32)}, path)
     >>> os.path.getsize(path) < 1000
     True
@@ -338,6 +339,7 @@ def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> Co
     Traceback (most recent call last):
     deepcomp.errors.DczError: ...zeros.dcz: the tensors take 400000000 bytes when dense:
     expected at most 100000000 (max_dense_bytes)
+    >>> folder.cleanup()
     """
     if max_dense_bytes is not None and (
         isinstance(max_dense_bytes, bool) or not isinstance(max_dense_bytes, int)

@@ -4,7 +4,6 @@ import errno
 import hashlib
 import json
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -47,8 +46,8 @@ def old(tmp_path):
     assert os.listdir(tmp_path) == ["m.dcz"]
 
 
-# Children that are forked save over a file, the old content and the new one by turns, and are killed
-# at the n-th line of the package's code that a save runs, so the moments are the same in each run.
+# Children that are forked save over a file, the old content and the new one by turns, and are
+# killed at the n-th line of the package's code that a save runs: the same moments in each run.
 KILL = """
     import json, os, signal, sys, numpy as np, deepcomp
     from deepcomp.files import Replacement
