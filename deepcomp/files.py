@@ -90,11 +90,12 @@ class Replacement:
     one, never a part. Without `commit`, `close` removes it.
 
     A temporary file is locked (``flock``) by the process that writes it, and the lock ends with
-    the process (and with those that were forked from it meanwhile). So those of dead processes are known, and the next save into the folder removes
-    them; those of living ones stay. Any number of threads and processes may save at a time, the
-    same target too: the last rename wins. Where a folder has no locks, nothing is removed; where
-    they do not reach from machine to machine (some network folders), another machine may remove
-    a file that is still written: its save then raises FileNotFoundError, and the old file stays.
+    the process (and with those that were forked from it meanwhile). So those of dead processes
+    are known, and the next save into the folder removes them; those of living ones stay. Any
+    number of threads and processes may save at a time, the same target too: the last rename
+    wins. Where a folder has no locks, nothing is removed; where they do not reach from machine
+    to machine (some network folders), another machine may remove a file that is still written:
+    its save then raises FileNotFoundError, and the old file stays.
 
     The new file has the permissions of the old one, and its owner and group as far as the
     process may give them; if there is no old one, those of any new file. Other hard links keep
