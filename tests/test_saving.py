@@ -478,6 +478,24 @@ def test_verify_notices_a_file_that_is_right_but_of_another_model(old):
         deepcomp.save(model, old, verify=True)
 
 
+def test_verify_notices_a_model_that_changes_while_it_is_saved(old):
+    from deepcomp import pipeline
+
+    array = np.random.default_rng(0).normal(size=(90, 80)).astype(np.float32)
+
+    def encode_and_change(weight):
+        record, section = encode_tensor(weight)
+        array[7, 5] += 1
+        return record, section
+
+    encode_tensor = pipeline.encode_tensor
+    with (
+        mock.patch.object(pipeline, "encode_tensor", encode_and_change),
+        pytest.raises(deepcomp.DczError, match=r"m\.dcz: tensor 'w': read back other than it was"),
+    ):
+        deepcomp.save({"w": array}, old, verify=True)
+
+
 def test_verified_files_are_those_of_a_plain_save(tmp_path):
     model = {
         "w": np.random.default_rng(0).normal(size=(200, 100)).astype(np.float32),
