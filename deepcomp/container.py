@@ -6,7 +6,7 @@
 import os
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from types import TracebackType
 
 from .errors import DczError, UnsupportedVersionError
@@ -20,7 +20,6 @@ VERSION = (0, 9)
 HEAD = struct.Struct("<8sHH")
 TRAILER = struct.Struct("<QIII4s")
 PAGE = 1 << 16
-_PIECE = 16 * PAGE
 MAX_INDEX_NBYTES = 1 << 28
 MAX_INDEX_RATIO = 128  # inflated to stored
 
@@ -31,7 +30,7 @@ class Reader:
     Parameters
     ----------
     path : str or os.PathLike
-        No section is read until it is asked for.
+        The file is mapped into memory; no section is read until it is asked for.
     name : str, optional
         For messages; by default the path.
 
@@ -61,7 +60,7 @@ class Reader:
         self.name = self._file.name
         self.nbytes = self._file.nbytes
         self.index = self._read_index(self._read_head_and_trailer())
-        self._known_page = -1, b""
+        self._pages_checked = bytearray(self.n_pages)
         self._offsets: dict[str, int] = {}
         offset = HEAD.size
         for name, entry in self.index.entries.items():
@@ -77,14 +76,14 @@ class Reader:
         return -(-self.data_end // PAGE)
 
     def section(self, name: str) -> memoryview:
-        """Read the section of a tensor, and check the pages it touches.
+        """Return the section of a tensor, a view of the mapped file.
 
-        Each byte that is returned was checked after it was read.
+        Each page is checked when it is first touched, the size of the file each time.
 
         Parameters
         ----------
         name : str
-            A tensor that is no alias.
+            Of a tensor that is not an alias.
 
         Returns
         -------
@@ -93,17 +92,16 @@ class Reader:
         Raises
         ------
         DczError
-            If a page is damaged.
+            If a page is damaged, or the file has become shorter.
         """
-        return self._read(*self._bounds(name), name)
-
-    def pieces(self, name: str) -> Iterator[memoryview]:
-        """Read the section of a tensor as `section` does, a MiB at a time."""
-        start, end = self._bounds(name)
-        while start < end:
-            stop = min(end, (start // _PIECE + 1) * _PIECE)
-            yield self._read(start, stop, name)
-            start = stop
+        entry = self.index.entries[name]
+        assert isinstance(entry, TensorRecord)
+        start = self._offsets[name]
+        end = start + entry.section_nbytes
+        for page in range(start // PAGE, -(-end // PAGE) if end > start else 0):
+            if not self._pages_checked[page]:
+                self._check_page(page, name)
+        return self._file.read(start, end, f"tensor {name!r}")
 
     def check_all_pages(self) -> None:
         """Check every page of the file.
@@ -113,32 +111,8 @@ class Reader:
         DczError
             At the first damaged page.
         """
-        for start in range(0, self.data_end, _PIECE):
-            self._read(start, min(start + _PIECE, self.data_end))
-
-    def _bounds(self, name: str) -> tuple[int, int]:
-        entry = self.index.entries[name]
-        assert isinstance(entry, TensorRecord)
-        return self._offsets[name], self._offsets[name] + entry.section_nbytes
-
-    def _read(self, start: int, end: int, tensor: str | None = None) -> memoryview:
-        """Read bytes, with all of the pages they are on, and check these."""
-        if start == end:
-            return memoryview(b"")
-        page, first = start // PAGE, start - start % PAGE
-        known_page, known = self._known_page  # small tensors share pages
-        if page == known_page and end <= first + len(known):
-            return memoryview(known[start - first : end - first])
-        what = f"tensor {tensor!r}" if tensor is not None else ""
-        data = self._file.read(first, min(end + -end % PAGE, self.data_end), what)
-        for offset in range(0, len(data), PAGE):
-            part = data[offset : offset + PAGE]
-            if page != known_page or part != known:
-                self._check_page(page, part, tensor)
-            page += 1
-        self._known_page = page - 1, part
-        view = memoryview(data)[start - first : end - first]
-        return view if len(data) > PAGE else memoryview(bytes(view))
+        for page in range(self.n_pages):
+            self._check_page(page)
 
     def _tensor_at(self, position: int) -> str | None:
         found = None
@@ -148,24 +122,26 @@ class Reader:
             found = name
         return found
 
-    def _check_page(self, page: int, data: bytes, tensor: str | None) -> None:
+    def _check_page(self, page: int, tensor: str | None = None) -> None:
+        start, end = page * PAGE, min((page + 1) * PAGE, self.data_end)
         (expected,) = struct.unpack_from("<I", self._checksums, 4 * page)
-        found = zlib.crc32(data)
+        what = f"tensor {tensor!r}" if tensor is not None else ""
+        found = zlib.crc32(self._file.read(start, end, what))
         if found != expected:
-            start = page * PAGE
             tensor = self._tensor_at(start) if tensor is None else tensor
             where = f"tensor {tensor!r}: " if tensor is not None else ""
             raise self._error(
-                f"{where}the page of bytes {start} to {start + len(data)} is damaged: "
+                f"{where}the page of bytes {start} to {end} is damaged: "
                 f"expected CRC-32 {expected:08x}, found {found:08x}"
             )
+        self._pages_checked[page] = 1  # only now: another thread may look at any time
 
     def _error(self, message: str) -> DczError:
         return DczError(f"{self.name}: {message}")
 
     def _read_head_and_trailer(self) -> bytes:
         """Read and check what is around the sections; return the deflated index."""
-        head = self._file.read(0, min(HEAD.size, self.nbytes))
+        head = bytes(self._file.read(0, HEAD.size))
         if not head or head[: len(MAGIC)] != MAGIC[: len(head)]:
             raise self._error("not a .dcz file (it does not begin with the magic bytes)")
         if self.nbytes < HEAD.size + TRAILER.size:
@@ -185,7 +161,7 @@ class Reader:
         expected = self.data_end + 4 * self.n_pages + self.index_nbytes + TRAILER.size
         if expected != self.nbytes:
             raise self._error(f"the file has {self.nbytes} bytes: expected {expected}")
-        tail = self._file.read(self.data_end, self.nbytes - 8)
+        tail = bytes(self._file.read(self.data_end, self.nbytes - 8))
         found = zlib.crc32(tail)
         if found != crc:
             raise self._error(f"the index is damaged: expected CRC-32 {crc:08x}, found {found:08x}")

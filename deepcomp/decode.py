@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
@@ -51,7 +51,6 @@ class TensorDecoder:
     ----------
     record : TensorRecord
     data : memoryview of bytes, shape (record.section_nbytes,)
-        For a raw tensor an iterable of memoryviews, the section in parts.
 
     Raises
     ------
@@ -59,14 +58,12 @@ class TensorDecoder:
         If the section breaks a rule that can be checked without decoding it.
     """
 
-    def __init__(self, record: TensorRecord, data: memoryview | Iterable[memoryview]) -> None:
+    def __init__(self, record: TensorRecord, data: memoryview) -> None:
         self.record = record
         self.dtype = pattern_dtype(record.itemsize)
-        if record.layout == "raw":
-            self._parts = [data] if isinstance(data, memoryview) else data
-            return
-        assert isinstance(data, memoryview)
         self._data = np.frombuffer(data, np.uint8)
+        if record.layout == "raw":
+            return
         self.section = read_section(record, data)
         nbytes = self.section.codebook_nbytes
         self.codebook = self._data[:nbytes].copy().view(self.dtype)
@@ -76,12 +73,6 @@ class TensorDecoder:
             else None
             for i, code in enumerate(self.section.codes)
         ]
-
-    def on(self, data: memoryview) -> "TensorDecoder":
-        """Return the same decoder for other memory with the same section; not for raw tensors."""
-        other = object.__new__(TensorDecoder)
-        other.__dict__ = {**self.__dict__, "_data": np.frombuffer(data, np.uint8)}
-        return other
 
     def decode_into(self, out: Patterns, n_threads: int = 1) -> None:
         """Fill `out` with all entries.
@@ -98,10 +89,7 @@ class TensorDecoder:
             If the section breaks a rule; `out` then holds anything.
         """
         if self.record.layout == "raw":
-            flat, first = out.view(np.uint8), 0
-            for part in self._parts:
-                flat[first : first + len(part)] = np.frombuffer(part, np.uint8)
-                first += len(part)
+            out.view(np.uint8)[:] = self._data
             self._check_bool(out)
             return
         n_blocks = len(self.section.blocks)

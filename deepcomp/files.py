@@ -1,12 +1,12 @@
-"""Files on disk: read by position, and replaced whole or not at all. Standard library only."""
+"""Files on disk: mapped to be read, replaced whole or not at all. Standard library only."""
 
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
 import re
 import stat
-import weakref
 from collections.abc import Iterator
 
 from .errors import DczError
@@ -15,11 +15,12 @@ _TEMPORARY = re.compile(r"\.deepcomp-[0-9a-f]{16}\.tmp")
 
 
 class File:
-    """A regular file that is read by position.
+    """A regular file, mapped into memory.
 
-    It is not mapped into memory. A process dies by SIGBUS where a mapped file is cut short by
-    somebody else, or where its disk fails; and what is mapped can change after its checksum was
-    found right. What `read` returns belongs to the caller, who checks it and uses it.
+    One that is replaced or deleted while it is open goes on giving the old data. One that is cut
+    off is noticed by `read`. What cannot be noticed: a cut, or a failing disk, between `read` and
+    the use of what it returned, which ends the process (SIGBUS); and bytes that change in place
+    after somebody checked them.
 
     Parameters
     ----------
@@ -38,23 +39,25 @@ class File:
     DczError
         If it is no regular file.
     OSError
-        If it cannot be opened.
+        If it cannot be opened or mapped.
     """
 
     def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
         self.name = os.fsdecode(path) if name is None else name
         flags = os.O_RDONLY | os.O_NONBLOCK  # a named pipe must not be waited for
-        self._file = open(  # noqa: SIM115
+        with open(
             os.fsdecode(path), "rb", buffering=0, opener=lambda path, _: os.open(path, flags)
-        )
-        weakref.finalize(self, self._file.close)
-        status = os.fstat(self._file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DczError(f"{self.name}: not a .dcz file (it is no regular file)")
-        self.nbytes = status.st_size
+        ) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DczError(f"{self.name}: not a .dcz file (it is no regular file)")
+            self._map: mmap.mmap | None = None
+            with _naming(self.name), contextlib.suppress(ValueError):  # which says: it is empty
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._view = memoryview(self._map or b"")
+        self.nbytes = len(self._view)
 
-    def read(self, start: int, end: int, what: str = "") -> bytes:
-        """Return the bytes from `start` up to `end`; any number of threads may do so.
+    def read(self, start: int, end: int, what: str = "") -> memoryview:
+        """Return a view of the bytes from `start` up to `end`, to be used soon and not kept.
 
         Parameters
         ----------
@@ -65,21 +68,15 @@ class File:
         Raises
         ------
         DczError
-            If the file has become shorter.
-        OSError
-            If it cannot be read.
+            If the file is shorter than it was when it was opened.
         """
-        data = b""
-        while len(data) < end - start:
-            with _naming(self.name):
-                part = os.pread(self._file.fileno(), end - start - len(data), start + len(data))
-            if not part:
-                raise DczError(
-                    f"{self.name}: {what}{': ' if what else ''}cut off since it was opened: found "
-                    f"{os.fstat(self._file.fileno()).st_size} bytes, expected {self.nbytes}"
-                )
-            data = data + part if data else part
-        return data
+        size = self._map.size() if self._map is not None else 0  # fstat, not the size of the map
+        if size < self.nbytes:
+            raise DczError(
+                f"{self.name}: {what}{': ' if what else ''}cut off since it was opened: "
+                f"found {size} bytes, expected {self.nbytes}"
+            )
+        return self._view[start:end]
 
 
 class Replacement:

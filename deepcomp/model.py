@@ -294,11 +294,15 @@ def save(
 def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> CompressedModel:
     """Open a ``.dcz`` file.
 
-    The index is read; tensors are read, their checksums checked, and decoded when they are asked
-    for. No code in the file is run: there is none. The model keeps the file open: when another
-    file takes its name, or it is deleted, the tensors are those of the old one. Any number of
-    threads may use a model at a time, and forked processes. Pickles and copies hold the encoded
-    tensors, and do not need the file.
+    The file is mapped into memory and its index is read; tensors are decoded when they are asked
+    for, each page checked when it is first touched. No code in the file is run: there is none.
+    Any number of threads may use a model at a time, and forked processes. Pickles and copies hold
+    the encoded tensors, and do not need the file.
+
+    The model keeps the file open. When another file takes its name (as `save` does it), or it is
+    deleted, the tensors are those of the old one. When somebody cuts it off, the next use raises
+    DczError; in the moment of a decode, the process would end by SIGBUS. Changes made in place
+    are noticed only in pages that were not touched before.
 
     A valid file may be small and its tensors large: up to 2**20 entries a byte, if all are zero.
     Whoever does not trust a file sets `max_dense_bytes`.
@@ -361,9 +365,7 @@ def model_of(reader: Reader) -> CompressedModel:
     entries: dict[str, CompressedTensor | str] = {}
     for name, entry in reader.index.entries.items():
         if isinstance(entry, TensorRecord):
-            entries[name] = CompressedTensor(
-                entry, partial(reader.section, name), reader.name, partial(reader.pieces, name)
-            )
+            entries[name] = CompressedTensor(entry, partial(reader.section, name), reader.name)
         else:
             entries[name] = entry
     return CompressedModel(entries, reader.index.metadata)
@@ -373,7 +375,7 @@ def _sections(
     tensors: Mapping[str, CompressedTensor | str],
 ) -> Iterator[tuple[str, tuple[TensorRecord, Iterable[memoryview]] | str]]:
     for name, tensor in tensors.items():
-        yield name, tensor if isinstance(tensor, str) else (tensor.record, tensor.pieces())
+        yield name, tensor if isinstance(tensor, str) else (tensor.record, [tensor.section()])
 
 
 def _encode(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -56,17 +56,12 @@ class CompressedTensor:
     """
 
     def __init__(
-        self,
-        record: TensorRecord,
-        fetch: Callable[[], memoryview],
-        origin: str = "",
-        fetch_pieces: Callable[[], Iterable[memoryview]] | None = None,
+        self, record: TensorRecord, fetch: Callable[[], memoryview], origin: str = ""
     ) -> None:
         self.record = record
         self._fetch = fetch
         self._origin = origin
-        self._fetch_pieces = fetch_pieces
-        self._tables: TensorDecoder | None = None  # the decoder, without the section
+        self._made: TensorDecoder | None = None
 
     @property
     def name(self) -> str:
@@ -102,7 +97,9 @@ class CompressedTensor:
         )
 
     def section(self) -> memoryview:
-        """Return the encoded bytes; read from a file, the pages they are on are checked.
+        """Return the encoded bytes, after checking the pages of the file they are on.
+
+        They are a view of the mapped file: to be used soon, or copied.
 
         Returns
         -------
@@ -111,13 +108,9 @@ class CompressedTensor:
         Raises
         ------
         DczError
-            If a page is damaged.
+            If a page is damaged, or the file has become shorter.
         """
         return self._fetch()
-
-    def pieces(self) -> Iterable[memoryview]:
-        """Return what `section` returns, in pieces that do not take much memory."""
-        return [self.section()] if self._fetch_pieces is None else self._fetch_pieces()
 
     def parts(self) -> Section | None:
         """Return where the bytes of each stream are; None for a raw tensor.
@@ -139,11 +132,7 @@ class CompressedTensor:
         DczError
             If something is wrong.
         """
-        if self.record.layout == "raw":
-            for _ in self.pieces():
-                pass
-        else:
-            _ = self._decoder
+        _ = self._decoder
 
     def verify(self) -> None:
         """Decode the whole tensor, block by block, and throw the result away.
@@ -157,16 +146,14 @@ class CompressedTensor:
 
     @property
     def _decoder(self) -> TensorDecoder:
-        """The decoder of the section, which is read for each use and not kept."""
+        """The decoder, made once; the section is asked for each time, as it may have been cut."""
         from .decode import TensorDecoder
 
-        if self.record.layout == "raw":
-            return TensorDecoder(self.record, self.pieces())
         data = self.section()
-        if self._tables is None:
-            decoder: TensorDecoder = self._named(lambda: TensorDecoder(self.record, data))
-            self._tables = decoder.on(memoryview(b""))
-        return self._tables.on(data)
+        decoder = self._made
+        if decoder is None:
+            decoder = self._made = self._named(lambda: TensorDecoder(self.record, data))
+        return decoder
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the encoded bytes; a copy does not need the file."""
