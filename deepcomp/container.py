@@ -3,17 +3,14 @@
 ``formats/dcz.md``, sections 2 to 4. Standard library only.
 """
 
-import contextlib
-import mmap
 import os
-import stat
 import struct
 import zlib
 from collections.abc import Iterable
 from types import TracebackType
-from typing import BinaryIO
 
 from .errors import DczError, UnsupportedVersionError
+from .files import File, Replacement
 from .index import Index, decode_index, encode_index
 from .records import TensorRecord
 
@@ -34,11 +31,12 @@ class Reader:
     ----------
     path : str or os.PathLike
         The file is mapped into memory; no section is read until it is asked for.
+    name : str, optional
+        For messages; by default the path.
 
     Attributes
     ----------
     name : str
-        The path, for messages.
     index : Index
     nbytes : int
         Size of the file in bytes.
@@ -59,12 +57,11 @@ class Reader:
         If it cannot be opened.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.name = os.fspath(path)
-        self._data = _map_file(self.name)
-        self.nbytes = len(self._data)
-        self._read_head_and_trailer()
-        self.index = self._read_index()
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self._file = File(path, name)
+        self.name = self._file.name
+        self.nbytes = self._file.nbytes
+        self.index = self._read_index(self._read_head_and_trailer())
         self._pages_checked = bytearray(self.n_pages)
         self._offsets: dict[str, int] = {}
         offset = HEAD.size
@@ -81,12 +78,14 @@ class Reader:
         return -(-self.data_end // PAGE)
 
     def section(self, name: str) -> memoryview:
-        """Return the section of a tensor, after checking the pages it touches.
+        """Return the section of a tensor, a view of the mapped file.
+
+        Each page is checked when it is first touched, the size of the file each time.
 
         Parameters
         ----------
         name : str
-            A tensor that is no alias.
+            Of a tensor that is not an alias.
 
         Returns
         -------
@@ -95,7 +94,7 @@ class Reader:
         Raises
         ------
         DczError
-            If a page is damaged.
+            If a page is damaged, or the file has become shorter.
         """
         entry = self.index.entries[name]
         assert isinstance(entry, TensorRecord)
@@ -104,7 +103,7 @@ class Reader:
         for page in range(start // PAGE, -(-end // PAGE) if end > start else 0):
             if not self._pages_checked[page]:
                 self._check_page(page, name)
-        return self._data[start:end]
+        return self._file.read(start, end, f"tensor {name!r}")
 
     def check_all_pages(self) -> None:
         """Check every page of the file.
@@ -131,21 +130,23 @@ class Reader:
 
     def _check_page(self, page: int, tensor: str | None = None) -> None:
         start, end = page * PAGE, min((page + 1) * PAGE, self.data_end)
-        (expected,) = struct.unpack_from("<I", self._data, self.data_end + 4 * page)
-        found = zlib.crc32(self._data[start:end])
+        (expected,) = struct.unpack_from("<I", self._checksums, 4 * page)
+        what = f"tensor {tensor!r}" if tensor is not None else ""
+        found = zlib.crc32(self._file.read(start, end, what))
         if found != expected:
             where = self._tensors_on(start, end) if tensor is None else f"tensor {tensor!r}: "
             raise self._error(
                 f"{where}the page of bytes {start} to {end} is damaged: "
                 f"expected CRC-32 {expected:08x}, found {found:08x}"
             )
-        self._pages_checked[page] = 1
+        self._pages_checked[page] = 1  # only now: another thread may look at any time
 
     def _error(self, message: str) -> DczError:
         return DczError(f"{self.name}: {message}")
 
-    def _read_head_and_trailer(self) -> None:
-        head = bytes(self._data[: HEAD.size])
+    def _read_head_and_trailer(self) -> bytes:
+        """Read and check what is around the sections; return the deflated index."""
+        head = bytes(self._file.read(0, HEAD.size))
         if not head or head[: len(MAGIC)] != MAGIC[: len(head)]:
             raise self._error("not a .dcz file (it does not begin with the magic bytes)")
         too_small = f"cut off: {self.nbytes} bytes are less than the smallest .dcz file"
@@ -160,7 +161,7 @@ class Reader:
             )
         if self.nbytes < HEAD.size + TRAILER.size:
             raise self._error(too_small)
-        trailer = self._data[self.nbytes - TRAILER.size :]
+        trailer = self._file.read(self.nbytes - TRAILER.size, self.nbytes)
         self.data_end, self.index_nbytes, self._index_raw_nbytes, crc, end = TRAILER.unpack(trailer)
         if end != END_MAGIC:
             raise self._error("cut off: the file does not end with a .dcz trailer")
@@ -169,18 +170,20 @@ class Reader:
         expected = self.data_end + 4 * self.n_pages + self.index_nbytes + TRAILER.size
         if expected != self.nbytes:
             raise self._error(f"the file has {self.nbytes} bytes: expected {expected}")
-        found = zlib.crc32(self._data[self.data_end : self.nbytes - 8])
+        tail = bytes(self._file.read(self.data_end, self.nbytes - 8))
+        found = zlib.crc32(tail)
         if found != crc:
             raise self._error(f"the index is damaged: expected CRC-32 {crc:08x}, found {found:08x}")
+        self._checksums = tail[: 4 * self.n_pages]
+        return tail[4 * self.n_pages : 4 * self.n_pages + self.index_nbytes]
 
-    def _read_index(self) -> Index:
+    def _read_index(self, deflated: bytes) -> Index:
         size = self._index_raw_nbytes
         if size > min(MAX_INDEX_NBYTES, MAX_INDEX_RATIO * self.index_nbytes):
             raise self._error(f"an index of {size} bytes from {self.index_nbytes}: too large")
-        start = self.data_end + 4 * self.n_pages
         inflate = zlib.decompressobj()
         try:
-            raw = inflate.decompress(self._data[start : start + self.index_nbytes], size + 1)
+            raw = inflate.decompress(deflated, size + 1)
         except zlib.error as error:
             raise self._error(f"the index is not a zlib stream: {error}") from None
         if len(raw) != size or not inflate.eof or inflate.unused_data:
@@ -191,48 +194,36 @@ class Reader:
             raise self._error(str(error)) from None
 
 
-def _map_file(name: str) -> memoryview:
-    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)  # a named pipe must not be waited for
-    with open(name, "rb", opener=lambda path, _: os.open(path, flags)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise DczError(f"{name}: not a .dcz file (it is no regular file)")
-        if status.st_size == 0:
-            return memoryview(b"")
-        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
 class Writer:
     """Write a ``.dcz`` file in one pass; it appears under its name only when it is whole.
 
-    Used in a ``with`` statement. The bytes go to a temporary file beside the target, which is
-    synced and renamed when the block ends, and removed when it raises.
+    Used in a ``with`` statement. When the block raises, the target stays as it was; `Replacement`
+    says what is promised.
 
     Parameters
     ----------
     path : str or os.PathLike
-        A link is followed, so that it goes on pointing to the file.
     metadata : mapping of str to str
 
     Raises
     ------
     OSError
-        If the target is a directory, or its folder is missing or not writable.
+        If the target cannot be replaced, or its folder is missing or not writable.
     """
 
     def __init__(self, path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
-        self._path = os.path.realpath(path)
         self._index = Index(metadata, {})
         self._checksums: list[int] = []
         self._page_crc = self._offset = 0
-        if os.path.isdir(self._path):
-            raise IsADirectoryError(f"{os.fspath(path)} is a directory")
-        folder, base = os.path.split(self._path)
-        self._temporary = os.path.join(folder, f".{base}.{os.getpid()}.dcz.tmp")
-        self._file: BinaryIO = open(self._temporary, "wb")  # noqa: SIM115
+        self._is_finished = False
+        self._file = Replacement(path)
 
     def __enter__(self) -> "Writer":
-        self._write_checked(HEAD.pack(MAGIC, *VERSION))
+        try:
+            self._write_checked(HEAD.pack(MAGIC, *VERSION))
+        except BaseException:
+            self._file.close()
+            raise
         return self
 
     def add(self, record: TensorRecord, section: Iterable[bytes | memoryview]) -> None:
@@ -256,14 +247,24 @@ class Writer:
         try:
             if kind is None:
                 self._finish()
-                self._file.close()
-                os.replace(self._temporary, self._path)
-                _sync_folder(os.path.dirname(self._path))
+                self._file.commit()
         finally:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(self._temporary)
+            self._file.close()
+
+    def read_back(self) -> Reader:
+        """Finish the file, and open it as it is on the disk, before it takes its place.
+
+        Raises
+        ------
+        DczError
+            If it is damaged, or its index is not the one that was written.
+        """
+        self._finish()
+        self._file.forget()
+        reader = Reader(self._file.temporary, self._file.path)
+        if encode_index(reader.index) != encode_index(self._index):
+            raise DczError(f"{reader.name}: the index that was read back is not the one written")
+        return reader
 
     def _write_checked(self, part: bytes | memoryview) -> None:
         view = memoryview(part).cast("B")
@@ -279,6 +280,8 @@ class Writer:
             view = view[room:]
 
     def _finish(self) -> None:
+        if self._is_finished:
+            return
         if self._offset % PAGE:
             self._checksums.append(self._page_crc)
         raw = encode_index(self._index)
@@ -290,15 +293,5 @@ class Writer:
         end = struct.pack(f"<{len(self._checksums)}I", *self._checksums) + deflated
         end += struct.pack("<QII", self._offset, len(deflated), len(raw))
         self._file.write(end + struct.pack("<I4s", zlib.crc32(end), END_MAGIC))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
-def _sync_folder(folder: str) -> None:
-    """Make the rename itself last, where the system lets folders be synced."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        self._file.sync()
+        self._is_finished = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .errors import DczError
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from .decode import Patterns
+    from .decode import Patterns, TensorDecoder
 
 
 class CSR(NamedTuple):
@@ -36,6 +36,11 @@ class CSR(NamedTuple):
     shape: tuple[int, int]
 
 
+def view(data: bytes) -> memoryview:
+    """Return bytes as what is fetched."""
+    return memoryview(data)
+
+
 class CompressedTensor:
     """A tensor in its encoded form; decoding happens when it is asked for.
 
@@ -53,6 +58,7 @@ class CompressedTensor:
         self.record = record
         self._fetch = fetch
         self._origin = origin
+        self._made: TensorDecoder | None = None
 
     @property
     def name(self) -> str:
@@ -90,6 +96,8 @@ class CompressedTensor:
     def section(self) -> memoryview:
         """Return the encoded bytes, after checking the pages of the file they are on.
 
+        They are a view of the mapped file: to be used soon, or copied.
+
         Returns
         -------
         memoryview of bytes, shape (nbytes,)
@@ -97,7 +105,7 @@ class CompressedTensor:
         Raises
         ------
         DczError
-            If a page is damaged.
+            If a page is damaged, or the file has become shorter.
         """
         return self._fetch()
 
@@ -133,11 +141,21 @@ class CompressedTensor:
         """
         self._named(lambda: self._decoder.verify())
 
-    @cached_property
-    def _decoder(self) -> Any:
+    @property
+    def _decoder(self) -> TensorDecoder:
+        """The decoder, made once; the section is asked for each time, as it may have been cut."""
         from .decode import TensorDecoder
 
-        return self._named(lambda: TensorDecoder(self.record, self.section()))
+        data = self.section()
+        decoder = self._made
+        if decoder is None:
+            decoder = self._made = self._named(lambda: TensorDecoder(self.record, data))
+        return decoder
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copy and pickle the encoded bytes; a copy does not need the file."""
+        fetch = partial(view, bytes(self.section()))
+        return CompressedTensor, (self.record, fetch, self._origin)
 
     @cached_property
     def _matrix(self) -> Any:

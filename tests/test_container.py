@@ -6,6 +6,7 @@ import struct
 import subprocess
 import sys
 import textwrap
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -21,12 +22,16 @@ def save_pages(path, n_pages):
     deepcomp.save({"noise": noise, "small": np.arange(8, dtype=np.int32)}, path)
 
 
-def test_loading_reads_no_section(tmp_path):
+def test_loading_reads_no_section_and_each_page_is_checked_once(tmp_path):
     save_pages(tmp_path / "m.dcz", 4)
     reader = Reader(tmp_path / "m.dcz")
     assert reader.n_pages == 4 and not any(reader._pages_checked)
     reader.section("small")
     assert list(reader._pages_checked) == [0, 0, 0, 1]
+    reader.section("noise")
+    with mock.patch("zlib.crc32") as crc32:
+        reader.section("small"), reader.section("noise")
+    assert not crc32.called
 
 
 def test_a_damaged_page_is_named_with_its_tensor_and_others_still_open(tmp_path):

@@ -1,0 +1,225 @@
+"""Files on disk: mapped to be read, replaced whole or not at all. Standard library only."""
+
+import contextlib
+import errno
+import fcntl
+import mmap
+import os
+import re
+import stat
+from collections.abc import Iterator
+
+from .errors import DczError
+
+_TEMPORARY = re.compile(r"\.deepcomp-[0-9a-f]{16}\.tmp")
+
+
+class File:
+    """A regular file, mapped into memory.
+
+    One that is replaced or deleted while it is open goes on giving the old data. One that is cut
+    off is noticed by `read`. What cannot be noticed: a cut, or a failing disk, between `read` and
+    the use of what it returned, which ends the process (SIGBUS); and bytes that change in place
+    after somebody checked them.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    name : str, optional
+        For messages; by default the path.
+
+    Attributes
+    ----------
+    name : str
+    nbytes : int
+        Size in bytes when it was opened.
+
+    Raises
+    ------
+    DczError
+        If it is no regular file.
+    OSError
+        If it cannot be opened or mapped.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+        self.name = os.fsdecode(path) if name is None else name
+        flags = os.O_RDONLY | os.O_NONBLOCK  # a named pipe must not be waited for
+        with open(
+            os.fsdecode(path), "rb", buffering=0, opener=lambda path, _: os.open(path, flags)
+        ) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DczError(f"{self.name}: not a .dcz file (it is no regular file)")
+            self._map: mmap.mmap | None = None
+            with _naming(self.name), contextlib.suppress(ValueError):  # which says: it is empty
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._view = memoryview(self._map or b"")
+        self.nbytes = len(self._view)
+
+    def read(self, start: int, end: int, what: str = "") -> memoryview:
+        """Return a view of the bytes from `start` up to `end`, to be used soon and not kept.
+
+        Parameters
+        ----------
+        start, end : int
+        what : str, optional
+            What the bytes are, for messages.
+
+        Raises
+        ------
+        DczError
+            If the file is shorter than it was when it was opened.
+        """
+        size = self._map.size() if self._map is not None else 0  # fstat, not the size of the map
+        if size < self.nbytes:
+            raise DczError(
+                f"{self.name}: {what}{': ' if what else ''}cut off since it was opened: "
+                f"found {size} bytes, expected {self.nbytes}"
+            )
+        return self._view[start:end]
+
+
+class Replacement:
+    """A new file that takes the place of another when it is whole.
+
+    The bytes go to a temporary file in the same folder. `commit` syncs it, renames it and syncs
+    the folder: whatever ends the process, or the machine, the target is the old file or the new
+    one, never a part. Without `commit`, `close` removes it.
+
+    A temporary file is locked (``flock``) by the process that writes it, and the lock ends with
+    the process (and with those that were forked from it meanwhile). So those of dead processes
+    are known, and the next save into the folder removes them; those of living ones stay. Any
+    number of threads and processes may save at a time, the same target too: the last rename
+    wins. Where a folder has no locks, nothing is removed; where they do not reach from machine
+    to machine (some network folders), another machine may remove a file that is still written:
+    its save then raises FileNotFoundError, and the old file stays.
+
+    The new file has the permissions of the old one, and its owner and group as far as the
+    process may give them; if there is no old one, those of any new file. Other hard links keep
+    the old content; extended attributes are not kept.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A link is followed, so that it goes on pointing to the file.
+
+    Attributes
+    ----------
+    path : str
+        As given, for messages.
+    temporary : str
+        Path of the temporary file.
+
+    Raises
+    ------
+    OSError
+        If the target is there and is not a regular file that may be written, or if its folder is
+        missing or cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fsdecode(path)
+        status = _status(self.path)
+        self._target = os.path.realpath(self.path)
+        self._folder = os.path.dirname(self._target)
+        _remove_abandoned(self._folder)
+        mode = 0o666 if status is None else 0o600  # until it has the old one's
+        while True:
+            self.temporary = os.path.join(self._folder, f".deepcomp-{os.urandom(8).hex()}.tmp")
+            with _naming(self.path):
+                self._file = open(  # noqa: SIM115
+                    self.temporary, "xb", opener=lambda path, flags: os.open(path, flags, mode)
+                )
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._file, fcntl.LOCK_EX)
+            if os.path.exists(self.temporary):  # not removed before it was locked
+                break
+            self._file.close()
+        if status is not None:
+            _take_over(self._file.fileno(), status)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append bytes."""
+        with _naming(self.path):
+            self._file.write(data)
+
+    def sync(self) -> None:
+        """Return when all bytes are on the disk."""
+        with _naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    def forget(self) -> None:
+        """Let the system forget what is on the disk, so that what is read comes from there."""
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):
+                os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+    def commit(self) -> None:
+        """Take the place of the target; call `sync` before."""
+        with _naming(self.path):
+            os.replace(self.temporary, self._target)
+        with contextlib.suppress(OSError):  # not every system lets folders be synced
+            descriptor = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def close(self) -> None:
+        """Close the file, and remove it unless it has taken its place."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.temporary)  # before its lock ends
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+
+@contextlib.contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """Let an OSError name the file that the user knows."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror or str(error), path) from error
+
+
+def _status(path: str) -> os.stat_result | None:
+    """Return what is at a path, None for nothing; raise OSError if it cannot be replaced."""
+    if os.path.basename(path) in ("", ".", ".."):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:  # or a link to nothing, which gets its file
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file, so it cannot be replaced", path)
+    if not os.access(path, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise PermissionError(errno.EACCES, "write-protected", path)
+    return status
+
+
+def _take_over(descriptor: int, status: os.stat_result) -> None:
+    """Give a file the owner, group and permissions of another."""
+    for owner, group in ((status.st_uid, -1), (-1, status.st_gid)):
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, owner, group)
+    mode = status.st_mode & 0o777
+    if os.fstat(descriptor).st_gid != status.st_gid:  # another group gets no more than all others
+        mode &= 0o707 | (mode & 0o007) << 3
+    with contextlib.suppress(OSError):
+        os.fchmod(descriptor, mode)
+
+
+def _remove_abandoned(folder: str) -> None:
+    """Remove temporary files that no living process holds."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for name in [entry.path for entry in entries if _TEMPORARY.fullmatch(entry.name)]:
+            with contextlib.suppress(OSError):
+                descriptor = os.open(name, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+                try:
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    os.unlink(name)
+                finally:
+                    os.close(descriptor)
