@@ -182,7 +182,9 @@ def blocks_times_vectors_into(
     y[:, first:last] = _floats_at(bias, n_rows)[first:last] if bias else 0
     for block in range(starts.shape[0]):
         for place in range(first, last):
-            row = place // group_rows * group_rows + order[block, place] if order.size else place
+            row = place
+            if order.size:
+                row += int(order[block, place]) - place % group_rows
             these = slice(*starts[block, place : place + 2])
             inputs = x[:, columns[these].astype(np.int64) + block * block_columns]
             y[:, row] += (inputs.astype(np.float64) * weights[these]).sum(axis=1)
