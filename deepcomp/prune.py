@@ -46,7 +46,7 @@ def kth_magnitude(patterns: Sequence[NDArray[np.unsignedinteger]], k: int) -> in
     Raises
     ------
     ValueError
-        If `k` is out of range.
+        If `k` is out of range, or the arrays are not of one dtype that holds floats.
 
     Examples
     --------
@@ -55,6 +55,9 @@ def kth_magnitude(patterns: Sequence[NDArray[np.unsignedinteger]], k: int) -> in
     >>> float(np.uint32(pattern).view(np.float32))
     0.5
     """
+    dtypes = {p.dtype for p in patterns}
+    if len(dtypes) > 1 or not dtypes <= {np.dtype(f"u{n}") for n in (2, 4, 8)}:
+        raise ValueError(f"patterns are of {dtypes}: expected one of uint16, uint32 and uint64")
     total = sum(p.size for p in patterns)
     if not 1 <= k <= total:
         raise ValueError(f"k is {k}: expected 1 to {total}")

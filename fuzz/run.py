@@ -1,0 +1,100 @@
+"""Run the fuzzers for a while: ``make fuzz TIME=60``, or one input again: ``make fuzz INPUT=...``.
+
+Inputs that reached something new are kept in build/fuzz/corpus, so that the next run goes on from
+them. Inputs with which something went wrong are in build/fuzz/findings/TARGET; there are none if
+the exit status is 0.
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "build" / "fuzz"
+WORKER = ROOT / "fuzz" / "worker.py"
+SHARES = {"structure": 0.4, "section": 0.25, "huffman": 0.2, "file": 0.15}  # of the time
+OPTIONS = ("-timeout=20", "-rss_limit_mb=4096", "-max_len=4096", "-print_final_stats=1")
+LEAST_SECONDS = 3
+
+
+def fuzz(target, job, seconds):
+    """Run one worker after the other until the time is over; return how many inputs it ran."""
+    corpus, findings, log = (FOLDER / f / target for f in ("corpus", "findings", "log"))
+    for folder in (corpus, findings, log):
+        folder.mkdir(parents=True, exist_ok=True)
+    n_runs, end = 0, time.monotonic() + seconds
+    while (left := int(end - time.monotonic())) >= LEAST_SECONDS or n_runs == 0:
+        command = [sys.executable, WORKER, target, corpus, f"-artifact_prefix={findings}/"]
+        command += [*OPTIONS, f"-max_total_time={max(left, LEAST_SECONDS)}"]
+        path = log / f"{job}.txt"
+        with open(path, "w") as file:
+            status = subprocess.call(command, stdout=file, stderr=file)
+        text = path.read_text(errors="replace")
+        found = re.search(r"number_of_executed_units: (\d+)", text)
+        n_runs += int(found[1]) if found else 0
+        if status:
+            print(text[-4000:])
+            report(target, text)
+            if not found:  # it did not even begin
+                break
+    return n_runs
+
+
+def report(target, text):
+    """Say where a finding is and how to repeat it."""
+    path = re.search(r"Test unit written to (\S+)", text)
+    if path:
+        path = os.path.relpath(path[1], ROOT)
+        print(f"FINDING of {target}: {path}; to repeat it: make fuzz INPUT={path}", flush=True)
+    else:
+        print(f"FINDING: the fuzzer of {target} failed", flush=True)
+
+
+def campaign(seconds, n_jobs, only):
+    """Fuzz all targets in each job, and print what was done; return whether nothing was found."""
+    started = time.time()
+    targets = [only] if only else list(SHARES)
+    total = sum(SHARES[target] for target in targets)
+
+    def work(job):
+        order = targets[job % len(targets) :] + targets[: job % len(targets)]
+        return {t: fuzz(t, job, seconds * SHARES[t] / total) for t in order}
+
+    with ThreadPoolExecutor(n_jobs) as pool:
+        results = list(pool.map(work, range(n_jobs)))
+    all_runs, all_findings = 0, 0
+    print(f"{'target':10} {'executions':>12} {'a second':>9} {'corpus':>7} {'findings':>9}")
+    for target in targets:
+        n_runs = sum(result[target] for result in results)
+        corpus = len(os.listdir(FOLDER / "corpus" / target))
+        paths = (FOLDER / "findings" / target).glob("*-*")
+        n_findings = sum(p.stat().st_mtime >= started and "slow" not in p.name for p in paths)
+        rate = n_runs / (n_jobs * seconds * SHARES[target] / total)
+        print(f"{target:10} {n_runs:12,} {rate:9,.0f} {corpus:7,} {n_findings:9}")
+        all_runs, all_findings = all_runs + n_runs, all_findings + n_findings
+        if n_runs == 0:
+            all_findings += 1
+    print(f"{'all':10} {all_runs:12,} in {time.time() - started:,.0f} s, jobs: {n_jobs}")
+    return all_findings == 0
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--time", type=float, default=60, help="seconds for each job")
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--target", choices=SHARES)
+    parser.add_argument("--input", type=Path, help="run only this file, of findings/TARGET")
+    options = parser.parse_args()
+    if options.input:
+        target = options.target or options.input.resolve().parent.name
+        sys.exit(subprocess.call([sys.executable, WORKER, target, options.input]))
+    sys.exit(0 if campaign(options.time, options.jobs, options.target) else 1)
+
+
+if __name__ == "__main__":
+    main()
