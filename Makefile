@@ -68,8 +68,8 @@ copy_python = find $(1) -type f ! -name '*.so' ! -name '*.stamp' -delete; \
 # Python itself is not built with the sanitizers: their libraries are loaded before it (and
 # libstdc++, which AddressSanitizer wants to find), after $(1), which counts for the fuzzer. What
 # Python leaves behind at its end is no leak of ours.
-CC ?= gcc
-library = $(shell $(CC) -print-file-name=$(1))
+GCC ?= gcc
+library = $(shell $(GCC) -print-file-name=$(1))
 sanitized = cd build && PYTHONPATH=$(abspath $(ASAN)) \
 	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:verify_asan_link_order=0:quarantine_size_mb=16 \
 	UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1 \
@@ -77,9 +77,9 @@ sanitized = cd build && PYTHONPATH=$(abspath $(ASAN)) \
 
 test-asan: $(ASAN_BUILT)
 	@$(call copy_python,$(ASAN))
-	@$(call sanitized,$(ASAN)/coverage.so) $(PY) -c 'import deepcomp._native.huffman as m; \
+	@$(call sanitized,$(ASAN)/hooks.so) $(PY) -c 'import deepcomp._native.huffman as m; \
 		print(m.__file__); assert m.__file__.startswith("$(abspath $(ASAN))")'
-	$(call sanitized,$(ASAN)/coverage.so) $(PY) $(PYTEST) $(PYTEST_FLAGS) -c ../pyproject.toml --rootdir .. ../tests
+	$(call sanitized,$(ASAN)/hooks.so) $(PY) $(PYTEST) $(PYTEST_FLAGS) -c ../pyproject.toml --rootdir .. ../tests
 
 fuzz: $(ASAN_BUILT) $(FUZZER)
 	@$(call copy_python,$(ASAN))
@@ -144,17 +144,17 @@ $(DEBUG_BUILT): $(INSTALLED) $(SOURCES) $(call unless_all_there,$(DEBUG))
 	DEEPCOMP_DEBUG=1 $(PY) setup.py -q build_ext --build-lib $(DEBUG)
 	@mv $@.begun $@
 
-$(ASAN_BUILT): $(INSTALLED) $(SOURCES) fuzz/coverage.c $(call unless_all_there,$(ASAN))
+$(ASAN_BUILT): $(INSTALLED) $(SOURCES) fuzz/hooks.c $(call unless_all_there,$(ASAN))
 	rm -rf $(ASAN)
 	@mkdir -p $(ASAN)
 	@touch $@.begun
-	CC=$(CC) DEEPCOMP_SANITIZE=1 $(PY) setup.py -q build_ext --build-lib $(ASAN)
-	$(CC) -O2 -Wall -Wextra -shared -fPIC fuzz/coverage.c -o $(ASAN)/coverage.so
+	CC=$(GCC) DEEPCOMP_SANITIZE=1 $(PY) setup.py -q build_ext --build-lib $(ASAN)
+	$(GCC) -O2 -Wall -Wextra -shared -fPIC fuzz/hooks.c -o $(ASAN)/hooks.so
 	@mv $@.begun $@
 
 # The libFuzzer that comes with atheris, and in front of it what counts the branches.
 $(FUZZER): $(ASAN_BUILT)
 	$(PIP) install -c constraints.txt atheris
-	$(CC) -O2 -Wall -Wextra -shared -fPIC fuzz/coverage.c -o $@ -Wl,-z,muldefs -Wl,--whole-archive \
+	$(GCC) -O2 -Wall -Wextra -shared -fPIC fuzz/hooks.c -o $@ -Wl,-z,muldefs -Wl,--whole-archive \
 		$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libclang_rt.fuzzer_no_main.a \
 		-Wl,--no-whole-archive -lstdc++ -lpthread -lm -ldl

@@ -30,7 +30,7 @@ if sys.platform != "win32":
     compile_args = ["-ffp-contract=off", "-Wall", "-Wextra"]
     compile_args += ["-O1", "-g"] if DEBUG or SANITIZE else ["-O3", "-g0"]
 sanitizers = []
-if SANITIZE:  # trace-pc: fuzz/coverage.c tells the fuzzer which branches an input reached
+if SANITIZE:  # trace-pc: fuzz/hooks.c tells the fuzzer which branches an input reached
     sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
     compile_args += ["-fno-omit-frame-pointer", "-fsanitize-coverage=trace-pc"]
 build_base = "build/asan" if SANITIZE else "build/debug" if DEBUG else "build"

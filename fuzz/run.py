@@ -17,8 +17,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "fuzz"
 WORKER = ROOT / "fuzz" / "worker.py"
-SHARES = {"structure": 0.4, "section": 0.25, "huffman": 0.2, "file": 0.15}  # of the time
-OPTIONS = ("-timeout=20", "-rss_limit_mb=4096", "-max_len=4096", "-print_final_stats=1")
+SHARES = {"structure": 0.3, "section": 0.25, "huffman": 0.3, "file": 0.15}  # of the time
+OPTIONS = (
+    "-timeout=20",
+    "-detect_leaks=0",
+    "-rss_limit_mb=4096",
+    "-max_len=4096",
+    "-print_final_stats=1",
+)
+MUTATE_DEPTH = {"structure": 2}  # changes on top of each other, 5 by default: few would be valid
 LEAST_SECONDS = 3
 
 
@@ -30,6 +37,7 @@ def fuzz(target, job, seconds):
     n_runs, end = 0, time.monotonic() + seconds
     while (left := int(end - time.monotonic())) >= LEAST_SECONDS or n_runs == 0:
         command = [sys.executable, WORKER, target, corpus, f"-artifact_prefix={findings}/"]
+        command += [f"-mutate_depth={MUTATE_DEPTH.get(target, 5)}"]
         command += [*OPTIONS, f"-max_total_time={max(left, LEAST_SECONDS)}"]
         path = log / f"{job}.txt"
         with open(path, "w") as file:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from random import Random
 
-from targets import with_nnz
+from targets import Whatever, with_nnz
 
 from deepcomp.container import END_MAGIC, HEAD, PAGE, TRAILER
 from deepcomp.errors import DczError
@@ -101,8 +101,21 @@ def mutate(data, max_size, seed, mutate_bytes):
             _mutate_index(contents, random)
         else:
             _mutate_section(contents, random, mutate_bytes)
+    if random.random() < 0.9:
+        _resize_raw(contents)
     out = contents.to_bytes()
-    return out if len(out) <= max_size else data
+    return out if len(out) <= max_size else data[:max_size]
+
+
+def _resize_raw(contents):
+    """Give raw tensors as many bytes as their shapes say."""
+    for i, item in enumerate(contents.index["tensors"]):
+        if item.get("layout") == "raw":
+            try:
+                nbytes = min(_section_nbytes(item), 4096)
+            except (KeyError, TypeError, ValueError):
+                continue
+            contents.sections[i] = contents.sections[i][:nbytes].ljust(nbytes, b"\1")
 
 
 # --- the index ---
@@ -126,7 +139,7 @@ def _mutate_index(contents, random):
             "alias": random.choice(tensors).get("name"),
         }
         contents.sections[i] = b""
-    elif action == 4:
+    elif action == 4 and item:
         item.pop(random.choice(list(item)))
     elif action == 5:
         item[random.choice(KEYS)] = random.choice(NUMBERS)
@@ -141,7 +154,9 @@ def _mutate_index(contents, random):
 
 
 def _mutate_metadata(contents, random):
-    value = random.choice(("", 'é\u0001"\\', "x" * 40, 1, None, [], "\ud800"))
+    value = random.choice(("", 'é\u0001"\\', "x" * 40))
+    if random.random() < 0.2:
+        value = random.choice((1, None, [], "\ud800"))
     contents.index["metadata"] = {random.choice(("", "a", "\n")): value}
 
 
@@ -189,31 +204,37 @@ def _mutate_section(contents, random, mutate_bytes):
     item, section = contents.index["tensors"][i], contents.sections[i]
     try:
         record = _from_json(item, {})
-        parts = read_section(with_nnz(record, section), section)
+        parts = read_section(replace(record, nnz=Whatever()), section)
     except (DczError, KeyError, TypeError, AttributeError, IndexError, ValueError):
         record = parts = None
     if parts is None or random.random() < 0.15:
         section = mutate_bytes(section, 2 * len(section) + 8)
     else:
-        section = _mutate_parts(record, parts, section, random, mutate_bytes)
+        section = _mutate_parts(record, item, parts, section, random, mutate_bytes)
     contents.sections[i] = section
     if "nbytes" in item and random.random() < 0.97:
         item["nbytes"] = len(section)
     if record is not None and random.random() < 0.95:
         try:
-            record = replace(record, section_nbytes=len(section))
+            record = replace(record, section_nbytes=len(section), codebook=item.get("codebook"))
             item["nnz"] = with_nnz(record, memoryview(section)).nnz
         except DczError:
             pass
 
 
-def _mutate_parts(record, parts, section, random, mutate_bytes):
+def _mutate_parts(record, item, parts, section, random, mutate_bytes):
     codebook = section[: parts.codebook_nbytes]
     codes = list(parts.codes)
     blocks = [_block_parts(record, parts, block, section) for block in parts.blocks]
-    action = random.randrange(8)
+    action = random.randrange(9)
     if action == 0 and codebook:
         codebook = _mutate_codebook(codebook, record.itemsize, random)
+    elif action == 8 and codebook:  # an entry less or more, but the same labels
+        if random.random() < 0.7:
+            codebook = codebook[: -record.itemsize]
+        else:
+            codebook += b"\xff" * record.itemsize
+        item["codebook"] = len(codebook) // record.itemsize
     elif action in (1, 2):
         k = random.randrange(len(codes))
         codes[k] = _mutate_code(codes[k], random)

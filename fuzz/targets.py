@@ -22,7 +22,7 @@ from deepcomp.container import Reader
 from deepcomp.decode import TensorDecoder
 from deepcomp.entries import decode_entries, matrix_shape
 from deepcomp.errors import DczError
-from deepcomp.huffman import Decoder, fit_code_lengths
+from deepcomp.huffman import Decoder, encode, fit_code_lengths
 from deepcomp.model import model_of
 from deepcomp.records import GAP_BITS, ITEMSIZE, SIGNED_DTYPES, TensorRecord, n_bitstreams
 from deepcomp.report import make_report, to_text
@@ -34,7 +34,9 @@ MAX_PRODUCT = 1 << 14  # entries of a matrix that is multiplied
 ORACLE_EVERY, TWIN_EVERY, REPORT_EVERY = 64, 64, 16  # executions
 N_ISAS = cpu.best_isa() + 1
 DTYPES = sorted(ITEMSIZE)
+TOO_LARGE = "too large"
 HEADER = struct.Struct("<BBBBHHH")  # of an input of `section`
+BITSTREAMS = struct.Struct("<BBHHHH")  # of one of `huffman`
 N_VECTORS = (1, 2, 5, 8, 9, 17, 33, 65)
 
 _descriptor = os.memfd_create("fuzzed")
@@ -68,59 +70,82 @@ def _seed(data):
 
 
 def file(data):
-    """Load, decode everything in every way, multiply; compare with the independent decoder."""
+    """Load and decode everything; often also in other ways, and with the independent decoder."""
     seed = _seed(data)
     try:
-        found = _decode_file(data, seed)
+        packed = _decode_file(data, seed)
     except DczError:
-        found = None
-    if found != "too large" and seed % ORACLE_EVERY == 0:
-        try:
-            expected = [t[:4] for t in dcz_decoder.decode(bytes(data))[1]]
-        except dcz_decoder.InvalidFile:
-            expected = None
-        assert found == expected, "the independent decoder disagrees"
+        packed = None
+    if packed != TOO_LARGE and seed % ORACLE_EVERY == 0:
+        _compare(packed, data)
+
+
+def _compare(packed, data):
+    try:
+        expected = [tensor[:4] for tensor in dcz_decoder.decode(bytes(data))[1]]
+    except dcz_decoder.InvalidFile:
+        expected = None
+    found = packed and [
+        (name, t.dtype, t.shape, t.decode_patterns().tobytes()) for name, t in packed.items()
+    ]
+    assert found == expected or not (packed or expected), "the independent decoder disagrees"
+    assert (packed is None) == (expected is None), "the independent decoder disagrees"
+
+
+def _open(data):
+    os.ftruncate(_descriptor, 0)
+    os.pwrite(_descriptor, data, 0)
+    return Reader(f"/proc/self/fd/{_descriptor}")
 
 
 def _decode_file(data, seed):
-    os.ftruncate(_descriptor, 0)
-    os.pwrite(_descriptor, data, 0)
-    reader = Reader(f"/proc/self/fd/{_descriptor}")
+    reader = _open(data)
     reader.check_all_pages()
     packed = model_of(reader)
     if sum(tensor.record.dense_nbytes for tensor in packed.values()) > MAX_DENSE:
-        return "too large"
+        return TOO_LARGE
     if seed % REPORT_EVERY == 0:
         to_text(make_report(reader))
-    found = []
     for name, tensor in packed.items():
         if name not in packed.aliases:
             fetch = tensor._fetch
             tensor._fetch = lambda fetch=fetch: memoryview(_copy(fetch()))
             _decode_tensor(tensor, seed)
-        patterns = tensor.decode_patterns().tobytes()
-        found.append((name, tensor.dtype, tensor.shape, patterns))
-    return found
+    return packed
 
 
 def _decode_tensor(tensor, seed):
-    """Decode in all ways that there are."""
+    """Decode, and in some of the other ways that there are, which must all agree."""
     try:
         dense = tensor.to_dense()
     except DczError:
-        try:
-            tensor.verify()
-        except DczError:
-            raise
-        raise AssertionError("verify accepts what cannot be decoded") from None
-    tensor.verify()
-    patterns = tensor.decode_patterns(n_threads=1 + seed % 2)
-    if patterns.size == 0:
-        return
-    csr = tensor.to_csr()
-    n_kept = np.count_nonzero(_without_sign(patterns, tensor.record))
-    assert csr.indptr[-1] == csr.data.size == n_kept, "CSR has other entries"
-    _check_products(tensor, dense, seed)
+        if seed % 4 == 0:
+            try:
+                tensor.verify()
+            except DczError:
+                raise
+            raise AssertionError("verify accepts what cannot be decoded") from None
+        raise
+    try:
+        _decode_again(tensor, dense, seed)
+    except DczError as error:
+        raise AssertionError("what was decoded once is refused") from error
+
+
+def _decode_again(tensor, dense, seed):
+    way = seed % 8
+    if way == 0:
+        tensor.verify()
+    elif way == 1:
+        patterns = tensor.decode_patterns(n_threads=2)
+        if tensor.dtype != "bfloat16":
+            assert patterns.tobytes() == dense.tobytes()
+    elif way < 4 and dense.size:
+        csr, patterns = tensor.to_csr(), tensor.decode_patterns()
+        n_kept = np.count_nonzero(_without_sign(patterns, tensor.record))
+        assert csr.indptr[-1] == csr.data.size == n_kept, "CSR has other entries"
+    elif dense.size:
+        _check_products(tensor, dense, seed >> 3)
 
 
 def _without_sign(patterns, record):
@@ -131,7 +156,7 @@ def _without_sign(patterns, record):
 # --- the section of one tensor ---
 
 
-class _Whatever(int):
+class Whatever(int):
     """A number that equals every other one."""
 
     def __eq__(self, other):
@@ -172,7 +197,7 @@ def section(data):
 
 def with_nnz(record, content):
     """Return the record with the number of kept entries that its section's directory says."""
-    parts = read_section(replace(record, nnz=_Whatever()), content)
+    parts = read_section(replace(record, nnz=Whatever()), content)
     return replace(record, nnz=sum(block.n_kept for block in parts.blocks))
 
 
@@ -182,6 +207,13 @@ def _decode_section(record, content, seed):
     decoder.decode_into(out)
     counted = _without_sign(out, record) if record.zero_signs else out
     assert np.count_nonzero(counted) == record.nnz, "the directory counts other entries"
+    try:
+        _decode_section_again(record, content, seed, decoder, out)
+    except DczError as error:
+        raise AssertionError("what was decoded once is refused") from error
+
+
+def _decode_section_again(record, content, seed, decoder, out):
     positions, patterns = decoder.kept()
     assert np.array_equal(out[positions], patterns)
     if seed % TWIN_EVERY == 0:
@@ -214,17 +246,19 @@ def _with_twins(record, content):
 def huffman(data):
     """Decode bitstreams; the first bytes of the input make the code and the sizes."""
     seed = _seed(data)
-    if len(data) < 8:
+    if len(data) < BITSTREAMS.size:
         return
-    n_lengths, n = 2 + data[0] % 63, data[1] | data[2] << 8 & 0x1F00
-    lengths, rest = data[6 : 6 + n_lengths], data[6 + n_lengths :]
-    if len(lengths) < 2 or not n:
+    n_lengths, is_long, n, a, b, c = BITSTREAMS.unpack_from(data)
+    rest = data[BITSTREAMS.size :]
+    n_lengths, n = 2 + n_lengths % 255, n & 0x1FFF
+    weights, rest = rest[:n_lengths], rest[n_lengths:]
+    if len(weights) < n_lengths or not n:
         return
-    decoder = _decoder(bytes(lengths), data[3] & 1)
+    decoder = _decoder(bytes(weights), is_long & 1)
     sizes = [len(rest)]
     if n_bitstreams(n) == 4:
-        a, b, c = sorted(byte * len(rest) // 256 for byte in data[3:6])
-        sizes = [a, b - a, c - b, len(rest) - c]
+        a, b, c = (min(size, len(rest) // 3) for size in (a, b, c))
+        sizes = [a, b, c, len(rest) - a - b - c]
     out = np.empty(n, np.uint8)
     try:
         decoder.decode(_copy(rest), sizes, out)
@@ -240,10 +274,14 @@ def huffman(data):
 
 @lru_cache(1024)
 def _decoder(weights, is_long):
+    return Decoder(_code_lengths(weights), 1 << 15 if is_long else 1)
+
+
+def _code_lengths(weights):
     counts = np.zeros(256, np.int64)
     symbols = np.arange(len(weights)) * (255 // len(weights))
     counts[symbols] = np.left_shift(1, np.frombuffer(weights, np.uint8) % 24, dtype=np.int64)
-    return Decoder(fit_code_lengths(counts), 1 << 15 if is_long else 1)
+    return fit_code_lengths(counts)
 
 
 # --- products ---
@@ -289,24 +327,66 @@ TARGETS = {"file": file, "structure": file, "section": section, "huffman": huffm
 
 
 def seeds(target):
-    """Return the inputs that a target begins with: from the vectors of the format."""
+    """Return the inputs that a target begins with, mostly from the vectors of the format."""
+    if target == "huffman":
+        return list(_bitstreams())
     files = [p.read_bytes() for p in sorted(FORMATS.glob("vectors/*valid/*.dcz"))]
     files = [data for data in files if len(data) <= 4096]
-    if target in ("file", "structure"):
+    if target == "file":
         return files
-    if target == "huffman":
-        return [bytes([n, size, n, 40, 90, 200]) + bytes(range(60)) * n for n in (1, 4, 16)
-                for size in (9, 100, 255)]  # fmt: skip
-    return [item for data in files for item in _sections_of(data)]
+    files = [data for data in files if _opened(data)] + list(_even_files())
+    return files if target == "structure" else [s for data in files for s in _sections_of(data)]
+
+
+def _bitstreams():
+    """Yield inputs of `huffman` that can be decoded."""
+    rng = np.random.default_rng(0)
+    for n_weights in (2, 3, 16, 100, 256):
+        for n in (5, 300, 4095, 4096, 5003):
+            for spread in (1, 3, 24):
+                weights = rng.integers(0, spread, n_weights, np.uint8).tobytes()
+                lengths = _code_lengths(weights)
+                chances = np.where(lengths, 2.0**-lengths, 0)
+                symbols = rng.choice(lengths.size, n, p=chances).astype(np.uint8)
+                streams = encode(symbols, lengths)
+                sizes = [len(stream) for stream in streams[:3]] if len(streams) == 4 else [0] * 3
+                head = BITSTREAMS.pack(n_weights - 2, n % 2, n, *sizes)
+                yield b"".join([head, weights, *streams])
+
+
+def _even_files():
+    """Yield files with matrices whose codewords are all of one length: any bits are symbols."""
+    sys.path.append(str(FORMATS / "vectors"))
+    import writer
+
+    for shape in ([20, 30], [7, 90], [40, 3], [64, 33], [8, 5, 3, 3], [6, 4, 1, 1], [5, 3, 2, 3]):
+        for bits in (1, 3, 5, 6, 8):
+            patterns = writer.noise(1 << bits, 1 << 30)
+            patterns = sorted({0x3F000000 + (p >> 8) for p in patterns})
+            even = {"gaps": [3] * 8, "labels": [bits] * (1 << bits)}
+            if len(patterns) < 1 << bits:
+                even.pop("labels")
+            numel = int(np.prod(shape))
+            sparse = writer.sparse_values(patterns, numel, 6)
+            dense = writer.choose([0, *patterns[1:]], numel)
+            for values, gap_bits in ((sparse, 3), (dense, 0)):
+                codebook = sorted(set(patterns)) if gap_bits else [0, *patterns[1:]]
+                tensor = writer.packed(
+                    "float32", values, shape=shape, codebook=codebook, gap_bits=gap_bits,
+                    lengths=even,
+                )  # fmt: skip
+                yield writer.file_of([tensor])
+
+
+def _opened(data):
+    try:
+        return model_of(_open(data))
+    except DczError:
+        return None
 
 
 def _sections_of(data):
-    os.ftruncate(_descriptor, 0)
-    os.pwrite(_descriptor, data, 0)
-    try:
-        packed = model_of(Reader(f"/proc/self/fd/{_descriptor}"))
-    except DczError:
-        return
+    packed = _opened(data)
     for tensor in packed.values():
         r = tensor.record
         if r.layout == "raw" or r.numel > 1 << 16:
