@@ -27,15 +27,20 @@ OPTIONS = (
 )
 MUTATE_DEPTH = {"structure": 2}  # changes on top of each other, 5 by default: few would be valid
 LEAST_SECONDS = 3
+MAX_FINDINGS = 5  # of a target in a job
 
 
 def fuzz(target, job, seconds):
-    """Run one worker after the other until the time is over; return how many inputs it ran."""
+    """Run one worker after the other until the time is over; return (executions, findings)."""
     corpus, findings, log = (FOLDER / f / target for f in ("corpus", "findings", "log"))
     for folder in (corpus, findings, log):
         folder.mkdir(parents=True, exist_ok=True)
-    n_runs, end = 0, time.monotonic() + seconds
-    while (left := int(end - time.monotonic())) >= LEAST_SECONDS or n_runs == 0:
+    n_runs = n_findings = 0
+    end = time.monotonic() + seconds
+    while n_findings < MAX_FINDINGS:
+        left = int(end - time.monotonic())
+        if left < LEAST_SECONDS and n_runs:
+            break
         command = [sys.executable, WORKER, target, corpus, f"-artifact_prefix={findings}/"]
         command += [f"-mutate_depth={MUTATE_DEPTH.get(target, 5)}"]
         command += [*OPTIONS, f"-max_total_time={max(left, LEAST_SECONDS)}"]
@@ -46,15 +51,14 @@ def fuzz(target, job, seconds):
         found = re.search(r"number_of_executed_units: (\d+)", text)
         n_runs += int(found[1]) if found else 0
         if status:
-            print(text[-4000:])
+            n_findings += 1
             report(target, text)
-            if not found:  # it did not even begin
-                break
-    return n_runs
+    return n_runs, n_findings
 
 
 def report(target, text):
-    """Say where a finding is and how to repeat it."""
+    """Print the end of a worker's log, where its finding is, and how to repeat it."""
+    print(text[-4000:])
     path = re.search(r"Test unit written to (\S+)", text)
     if path:
         path = os.path.relpath(path[1], ROOT)
@@ -64,8 +68,8 @@ def report(target, text):
 
 
 def campaign(seconds, n_jobs, only):
-    """Fuzz all targets in each job, and print what was done; return whether nothing was found."""
-    started = time.time()
+    """Fuzz all targets in each job, and print what was done; return the number of findings."""
+    started = time.monotonic()
     targets = [only] if only else list(SHARES)
     total = sum(SHARES[target] for target in targets)
 
@@ -75,20 +79,16 @@ def campaign(seconds, n_jobs, only):
 
     with ThreadPoolExecutor(n_jobs) as pool:
         results = list(pool.map(work, range(n_jobs)))
-    all_runs, all_findings = 0, 0
+    all_runs = all_findings = 0
     print(f"{'target':10} {'executions':>12} {'a second':>9} {'corpus':>7} {'findings':>9}")
     for target in targets:
-        n_runs = sum(result[target] for result in results)
+        n_runs, n_findings = map(sum, zip(*(result[target] for result in results), strict=True))
         corpus = len(os.listdir(FOLDER / "corpus" / target))
-        paths = (FOLDER / "findings" / target).glob("*-*")
-        n_findings = sum(p.stat().st_mtime >= started and "slow" not in p.name for p in paths)
         rate = n_runs / (n_jobs * seconds * SHARES[target] / total)
         print(f"{target:10} {n_runs:12,} {rate:9,.0f} {corpus:7,} {n_findings:9}")
         all_runs, all_findings = all_runs + n_runs, all_findings + n_findings
-        if n_runs == 0:
-            all_findings += 1
-    print(f"{'all':10} {all_runs:12,} in {time.time() - started:,.0f} s, jobs: {n_jobs}")
-    return all_findings == 0
+    print(f"{'all':10} {all_runs:12,} in {time.monotonic() - started:,.0f} s, jobs: {n_jobs}")
+    return all_findings
 
 
 def main():
@@ -101,7 +101,7 @@ def main():
     if options.input:
         target = options.target or options.input.resolve().parent.name
         sys.exit(subprocess.call([sys.executable, WORKER, target, options.input]))
-    sys.exit(0 if campaign(options.time, options.jobs, options.target) else 1)
+    sys.exit(campaign(options.time, options.jobs, options.target) > 0)
 
 
 if __name__ == "__main__":
