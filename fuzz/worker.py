@@ -17,6 +17,7 @@ import atheris
 # without it twice as many inputs are run.
 IS_STRUCTURED = sys.argv[1] == "structure"
 with nullcontext() if IS_STRUCTURED else atheris.instrument_imports(include=["deepcomp"]):
+    import seeds
     import structure
     import targets
 
@@ -48,7 +49,7 @@ def main():
     library.dc_show_counters()
     target = sys.argv.pop(1)
     if Path(sys.argv[1]).is_dir():
-        for data in targets.seeds(target):
+        for data in seeds.seeds(target):
             Path(sys.argv[1], hashlib.sha1(data).hexdigest()).write_bytes(data)
     if IS_STRUCTURED:
         mutator = structure_mutator(library)
