@@ -9,6 +9,7 @@ import importlib.util
 import os
 import struct
 import sys
+import warnings
 import zlib
 from dataclasses import replace
 from functools import lru_cache
@@ -40,6 +41,7 @@ BITSTREAMS = struct.Struct("<BBHHHH")  # of one of `huffman`
 N_VECTORS = (1, 2, 5, 8, 9, 17, 33, 65)
 
 _descriptor = os.memfd_create("fuzzed")
+warnings.filterwarnings("error", module=r"deepcomp\.")  # no file is a reason for a warning
 
 _spec = importlib.util.spec_from_file_location("dcz_decoder", FORMATS / "dcz_decoder.py")
 dcz_decoder = importlib.util.module_from_spec(_spec)
