@@ -80,7 +80,9 @@ def fit_code_lengths(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
         raise ValueError(f"a Huffman code needs two symbols or more, found {used.size}")
     order = used[np.argsort(counts[used], kind="stable")].astype(np.uint8)
     lengths = np.zeros(256, np.uint8)
-    _kernels.package_merge_into(np.ascontiguousarray(counts), order, MAX_CODE_LENGTH, lengths)
+    _kernels.package_merge_into(
+        np.require(counts, requirements=("C", "ALIGNED")), order, MAX_CODE_LENGTH, lengths
+    )
     return lengths[: int(used[-1]) + 1]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "fuzz"
 WORKER = ROOT / "fuzz" / "worker.py"
-SHARES = {"structure": 0.3, "section": 0.25, "huffman": 0.3, "file": 0.15}  # of the time
+SHARES = {"structure": 0.35, "section": 0.25, "huffman": 0.25, "file": 0.15}  # of the time
 OPTIONS = (
     "-timeout=20",
     "-detect_leaks=0",

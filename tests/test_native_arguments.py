@@ -215,7 +215,18 @@ def test_arrays_that_are_not_aligned_are_copied_or_refused():
     np.testing.assert_array_equal(
         deepcomp.matmul(packed["w"], unaligned(x)), deepcomp.matmul(packed["w"], x)
     )
-    for check in (sharing.distinct_patterns, sharing.fit_codebook):
-        array = PATTERNS if check is sharing.distinct_patterns else VALUES
+    runs = PATTERNS % 99
+    np.testing.assert_array_equal(
+        relindex.runs_to_gaps(unaligned(runs), 3), relindex.runs_to_gaps(runs, 3)
+    )
+    np.testing.assert_array_equal(
+        huffman.fit_code_lengths(unaligned(COUNTS)), huffman.fit_code_lengths(COUNTS)
+    )
+    for check, argument in (
+        (sharing.distinct_patterns, unaligned(PATTERNS)),
+        (sharing.fit_codebook, unaligned(VALUES)),
+        (prune.keep_at_least, unaligned(PATTERNS)),
+        (prune.kth_magnitude, [PATTERNS, unaligned(PATTERNS)]),
+    ):
         with pytest.raises(ValueError):
-            check(unaligned(array), 4)
+            check(argument, 4)
