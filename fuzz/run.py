@@ -17,15 +17,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "fuzz"
 WORKER = ROOT / "fuzz" / "worker.py"
-SHARES = {"structure": 0.35, "section": 0.25, "huffman": 0.25, "file": 0.15}  # of the time
-OPTIONS = (
-    "-timeout=20",
-    "-detect_leaks=0",
-    "-rss_limit_mb=4096",
-    "-max_len=4096",
-    "-print_final_stats=1",
-)
-MUTATE_DEPTH = {"structure": 2}  # changes on top of each other, 5 by default: few would be valid
+SHARES = {"structure": 0.3, "section": 0.2, "huffman": 0.35, "file": 0.15}  # of the time
+OPTIONS = ("-timeout=20", "-detect_leaks=0", "-rss_limit_mb=4096", "-print_final_stats=1")
+GROWING = ("-len_control=100", "-max_len=4096")  # short inputs first
+OWN_OPTIONS = {
+    "structure": (
+        "-max_len=4096",
+        "-mutate_depth=2",
+    ),  # of many changes at once few files are valid
+    "section": GROWING,
+    "huffman": ("-len_control=100", "-max_len=1024"),
+    "file": GROWING,
+}
 LEAST_SECONDS = 3
 MAX_FINDINGS = 5  # of a target in a job
 
@@ -42,8 +45,7 @@ def fuzz(target, job, seconds):
         if left < LEAST_SECONDS and n_runs:
             break
         command = [sys.executable, WORKER, target, corpus, f"-artifact_prefix={findings}/"]
-        command += [f"-mutate_depth={MUTATE_DEPTH.get(target, 5)}"]
-        command += [*OPTIONS, f"-max_total_time={max(left, LEAST_SECONDS)}"]
+        command += [*OPTIONS, *OWN_OPTIONS[target], f"-max_total_time={max(left, LEAST_SECONDS)}"]
         path = log / f"{job}.txt"
         with open(path, "w") as file:
             status = subprocess.call(command, stdout=file, stderr=file)
