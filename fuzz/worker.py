@@ -13,8 +13,8 @@ from pathlib import Path
 
 import atheris
 
-# Python's branches are counted too, but not where they teach nothing: structure.py knows the format,
-# and `huffman` has next to none. Without it half as many inputs again are run.
+# Python's branches are counted too, but not where they teach nothing: structure.py knows the
+# format, and `huffman` has next to none. Without it half as many inputs again are run.
 IS_STRUCTURED = sys.argv[1] == "structure"
 IS_COUNTED = sys.argv[1] in ("file", "section")
 with atheris.instrument_imports(include=["deepcomp"]) if IS_COUNTED else nullcontext():
