@@ -5,6 +5,10 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_FLAGS ?= -n 2
 BENCH_FLAGS ?=
+# make fuzz: seconds, processes, and an input to be run again
+TIME ?= 60
+JOBS ?= 2
+INPUT ?=
 
 PY := $(abspath $(VENV))/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -13,23 +17,28 @@ PYTEST := $(abspath $(VENV))/bin/pytest
 SOURCES := setup.py $(wildcard deepcomp/_native/*.pyx deepcomp/_native/*.px[di] deepcomp/_native/*.h)
 MODULES := $(basename $(notdir $(wildcard deepcomp/_native/*.pyx)))
 DEBUG := build/debug/lib$(patsubst .venv%,%,$(notdir $(VENV)))
+ASAN := build/asan/lib$(patsubst .venv%,%,$(notdir $(VENV)))
 
 # Stamps. Each gets the time at which its work began: an edit during the work is not missed.
 INSTALLED := $(VENV)/installed.stamp
 NATIVE := $(VENV)/native.stamp
 DEBUG_BUILT := $(DEBUG)/built.stamp
+ASAN_BUILT := $(ASAN)/built.stamp
+FUZZER := $(ASAN)/fuzzer.so
 # `force` if a module is missing all the same, under the folder $(1)
 unless_all_there = $(if $(filter-out \
 	$(basename $(basename $(notdir $(wildcard $(1)/deepcomp/_native/*.so)))),$(MODULES)),force)
 
 # The targets alone decide which build and which kernels are used.
-unexport PYTHONPATH DEEPCOMP_DEBUG DEEPCOMP_KERNELS
+unexport PYTHONPATH DEEPCOMP_DEBUG DEEPCOMP_SANITIZE DEEPCOMP_KERNELS
 
-.PHONY: help demo test bench lint format build clean force
+.PHONY: help demo test test-asan fuzz bench lint format build clean force
 
 help:
 	@echo "make demo    run examples/quickstart.py"
 	@echo "make test    tests and doctests, three times: release, debug build, NumPy twins"
+	@echo "make test-asan  tests, with AddressSanitizer and UndefinedBehaviorSanitizer"
+	@echo "make fuzz    fuzzers, in the same build, for TIME=60 seconds with JOBS=2 processes"
 	@echo "make bench   benchmarks, on one core with one thread (BENCH_FLAGS='-k name')"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and repair the Python files"
@@ -44,14 +53,38 @@ test: $(NATIVE) $(DEBUG_BUILT)
 	@$(call expect,native,False)
 	$(PYTEST) $(PYTEST_FLAGS) --doctest-modules deepcomp tests
 	@echo "=== tests 2/3: debug build (bounds checked), native kernels"
-	@find $(DEBUG) -type f ! -name '*.so' ! -name '*.stamp' -delete
-	@tar cf - --exclude='*.so' --exclude=__pycache__ deepcomp | tar xf - -C $(DEBUG)
+	@$(call copy_python,$(DEBUG))
 	@export PYTHONPATH=$(abspath $(DEBUG)); $(call expect,native,True)
 	cd build && PYTHONPATH=$(abspath $(DEBUG)) $(PYTEST) $(PYTEST_FLAGS) -c ../pyproject.toml --rootdir .. \
 		--doctest-modules $(abspath $(DEBUG))/deepcomp ../tests
 	@echo "=== tests 3/3: release build, NumPy twins"
 	@export DEEPCOMP_KERNELS=reference; $(call expect,reference,False)
 	DEEPCOMP_KERNELS=reference $(PYTEST) $(PYTEST_FLAGS) --doctest-modules deepcomp tests
+
+# Put the Python files beside the native modules in the folder $(1).
+copy_python = find $(1) -type f ! -name '*.so' ! -name '*.stamp' -delete; \
+	tar cf - --exclude='*.so' --exclude=__pycache__ deepcomp | tar xf - -C $(1)
+
+# Python itself is not built with the sanitizers: their libraries are loaded before it (and
+# libstdc++, which AddressSanitizer wants to find), after $(1), which counts for the fuzzer. What
+# Python leaves behind at its end is no leak of ours.
+GCC ?= gcc
+library = $(shell $(GCC) -print-file-name=$(1))
+sanitized = cd build && PYTHONPATH=$(abspath $(ASAN)) \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:verify_asan_link_order=0:quarantine_size_mb=16 \
+	UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1 \
+	LD_PRELOAD=$(abspath $(1)):$(call library,libasan.so):$(call library,libubsan.so):$(call library,libstdc++.so)
+
+test-asan: $(ASAN_BUILT)
+	@$(call copy_python,$(ASAN))
+	@$(call sanitized,$(ASAN)/hooks.so) $(PY) -c 'import deepcomp._native.huffman as m; \
+		print(m.__file__); assert m.__file__.startswith("$(abspath $(ASAN))")'
+	$(call sanitized,$(ASAN)/hooks.so) $(PY) $(PYTEST) $(PYTEST_FLAGS) -c ../pyproject.toml --rootdir .. ../tests
+
+fuzz: $(ASAN_BUILT) $(FUZZER)
+	@$(call copy_python,$(ASAN))
+	$(call sanitized,$(FUZZER)) $(PY) ../fuzz/run.py \
+		$(if $(INPUT),--input $(abspath $(INPUT)),--time $(TIME) --jobs $(JOBS))
 
 # Fail unless the tests will import the build that they are meant for. Like the tests of the debug
 # build it runs in build/: what a test starts with `python -c` looks into the current folder first.
@@ -110,3 +143,18 @@ $(DEBUG_BUILT): $(INSTALLED) $(SOURCES) $(call unless_all_there,$(DEBUG))
 	@touch $@.begun
 	DEEPCOMP_DEBUG=1 $(PY) setup.py -q build_ext --build-lib $(DEBUG)
 	@mv $@.begun $@
+
+$(ASAN_BUILT): $(INSTALLED) $(SOURCES) fuzz/hooks.c $(call unless_all_there,$(ASAN))
+	rm -rf $(ASAN)
+	@mkdir -p $(ASAN)
+	@touch $@.begun
+	CC=$(GCC) DEEPCOMP_SANITIZE=1 $(PY) setup.py -q build_ext --build-lib $(ASAN)
+	$(GCC) -O2 -Wall -Wextra -shared -fPIC fuzz/hooks.c -o $(ASAN)/hooks.so
+	@mv $@.begun $@
+
+# The libFuzzer that comes with atheris, and in front of it what counts the branches.
+$(FUZZER): $(ASAN_BUILT)
+	$(PIP) install -c constraints.txt atheris
+	$(GCC) -O2 -Wall -Wextra -shared -fPIC fuzz/hooks.c -o $@ -Wl,-z,muldefs -Wl,--whole-archive \
+		$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/libclang_rt.fuzzer_no_main.a \
+		-Wl,--no-whole-archive -lstdc++ -lpthread -lm -ldl

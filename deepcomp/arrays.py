@@ -166,7 +166,7 @@ def _source(name: str, value: Any) -> Source:
     check_dimensions(name, array.shape)
 
     def fetch() -> Patterns:
-        native = np.ascontiguousarray(array).reshape(-1)
+        native = np.require(array, requirements=("C", "ALIGNED")).reshape(-1)
         if native.dtype.byteorder == ">":
             native = native.astype(native.dtype.newbyteorder("<"))
         return native.view(pattern_dtype(ITEMSIZE[dtype]))

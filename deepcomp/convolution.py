@@ -1,5 +1,6 @@
 """Convolution with a compressed weight: where its inputs are, scratch, threads."""
 
+import math
 import threading
 from collections.abc import Callable
 from typing import NamedTuple
@@ -64,11 +65,19 @@ class CompressedConvolution:
         Returns the `Entries`; called once for each size.
     shape : (int, int, int, int)
     window : Window
+
+    Raises
+    ------
+    ValueError
+        If one of the numbers is too small, or the outputs cannot be cut into groups.
     """
 
     def __init__(
-        self, decode: Callable[[], Entries], shape: tuple[int, int, int, int], window: Window
+        self, decode: Callable[[], Entries], shape: tuple[int, ...], window: Window
     ) -> None:
+        sizes = *window.stride, *window.dilation, window.groups
+        if len(shape) != 4 or min(sizes) < 1 or min(window.padding) < 0 or shape[0] % window.groups:
+            raise ValueError(f"a weight of {list(shape)} cannot be used with {window}")
         self._decode = decode
         self.shape = shape
         self.window = window
@@ -148,7 +157,7 @@ class CompressedConvolution:
     def _offsets(self, size: Pair) -> _Offsets:
         entries = self._decode()
         geometry = self._geometry(size)
-        plane = int(geometry[7] * geometry[8] * geometry[5] * geometry[6])  # of one channel
+        plane = math.prod(map(int, geometry[5:9]))  # of one channel; beyond 64 bits for some
         if int(geometry[0]) * plane > _MAX_OFFSET:
             raise ValueError(f"images of {size[0]} x {size[1]} are too large")
         blocks = to_blocks(entries, self._block_columns(entries, geometry), is_sorted=False)

@@ -87,7 +87,14 @@ class TensorDecoder:
         ------
         DczError
             If the section breaks a rule; `out` then holds anything.
+        ValueError
+            If `out` does not fit.
         """
+        if out.shape != (self.record.numel,) or out.dtype != self.dtype or not out.flags.carray:
+            raise ValueError(
+                f"out is {out.dtype} {list(out.shape)}: expected {self.dtype} "
+                f"[{self.record.numel}], contiguous, aligned and writable"
+            )
         if self.record.layout == "raw":
             out.view(np.uint8)[:] = self._data
             self._check_bool(out)

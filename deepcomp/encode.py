@@ -114,6 +114,7 @@ def _has_negative_zero(p: Patterns) -> bool:
 
 
 def _find_kept(p: Patterns, mask: int) -> _Kept:
+    p = np.require(p, requirements="A")
     runs, kept = np.empty(p.size, np.uint32), np.empty_like(p)
     counts = np.zeros(-(-p.size // MAX_BLOCK_NUMEL), np.int64)
     n = _kernels.kept_into(p, mask, MAX_BLOCK_NUMEL, runs, kept, counts)

@@ -106,7 +106,7 @@ def to_float32(patterns: Patterns, dtype: str) -> Floats:
         return (patterns.astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype.startswith("float8"):
         raise ValueError(f"cannot compute with {dtype}: expected floats of 16 bits or more")
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return patterns.view(dtype).astype(np.float32)
 
 

@@ -13,6 +13,7 @@ from .errors import DczError
 from .records import MAX_CODE_LENGTH, n_bitstreams
 
 _SPARE = 8  # the encoder stores eight bytes at a time
+_MAX_COUNT = 1 << 56  # symbols in all: package-merge adds each count up to 12 times
 
 
 def count_symbols(symbols: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -54,7 +55,7 @@ def fit_code_lengths(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
     Raises
     ------
     ValueError
-        If fewer than two symbols occur.
+        If fewer than two symbols occur, or the counts are no counts.
 
     References
     ----------
@@ -68,12 +69,20 @@ def fit_code_lengths(counts: NDArray[np.int64]) -> NDArray[np.uint8]:
     >>> fit_code_lengths(counts)
     array([1, 2, 0, 0, 0, 2], dtype=uint8)
     """
+    if counts.dtype != np.int64 or counts.shape != (256,):
+        raise ValueError(f"counts is {counts.dtype} {list(counts.shape)}: expected int64 [256]")
+    if counts.min() < 0 or counts.astype(np.float64).sum() > _MAX_COUNT:
+        raise ValueError(
+            f"counts are from {counts.min()} to {counts.max()}: too small or too large"
+        )
     used = np.flatnonzero(counts)
     if used.size < 2:
         raise ValueError(f"a Huffman code needs two symbols or more, found {used.size}")
     order = used[np.argsort(counts[used], kind="stable")].astype(np.uint8)
     lengths = np.zeros(256, np.uint8)
-    _kernels.package_merge_into(np.ascontiguousarray(counts), order, MAX_CODE_LENGTH, lengths)
+    _kernels.package_merge_into(
+        np.require(counts, requirements=("C", "ALIGNED")), order, MAX_CODE_LENGTH, lengths
+    )
     return lengths[: int(used[-1]) + 1]
 
 
@@ -95,7 +104,7 @@ def encode(symbols: NDArray[np.uint8], code_lengths: NDArray[np.uint8]) -> list[
     Raises
     ------
     ValueError
-        If a symbol has no codeword.
+        If a symbol has no codeword, or the lengths are not those of a complete code.
 
     References
     ----------
@@ -107,6 +116,7 @@ def encode(symbols: NDArray[np.uint8], code_lengths: NDArray[np.uint8]) -> list[
     >>> bytes(bitstream)
     b'\\x0e'
     """
+    _check_complete(code_lengths, ValueError)
     n = symbols.size
     symbols = np.ascontiguousarray(symbols)
     n_streams = n_bitstreams(n)
@@ -147,11 +157,8 @@ class Decoder:
 
     def __init__(self, code_lengths: bytes | NDArray[np.uint8], n_symbols: int) -> None:
         lengths = np.frombuffer(bytes(code_lengths), np.uint8)
-        longest = int(lengths.max(initial=0))
-        used = lengths[lengths > 0].astype(np.int64)
-        kraft = int((1 << (MAX_CODE_LENGTH - used)).sum()) if longest <= MAX_CODE_LENGTH else -1
-        if lengths.size > 256 or used.size < 2 or kraft != 1 << MAX_CODE_LENGTH:
-            raise DczError("the code lengths are not those of a complete code")
+        _check_complete(lengths, DczError)
+        longest = int(lengths.max())
         # More index bits give more symbols a look-up, but the table takes longer to fill.
         self.table_bits = MAX_CODE_LENGTH if n_symbols >= 1 << 15 else max(longest, 8)
         self.code_lengths = lengths
@@ -200,3 +207,12 @@ class Decoder:
                 found = "ends too early" if status == 1 else "has bits left over at its end"
                 raise DczError(f"a bitstream of {out.size} symbols {found}")
         return out
+
+
+def _check_complete(lengths: NDArray[np.uint8], error: type[ValueError]) -> None:
+    used = lengths[lengths > 0].astype(np.int64)
+    kraft = -1
+    if used.max(initial=0) <= MAX_CODE_LENGTH:
+        kraft = int((1 << (MAX_CODE_LENGTH - used)).sum())
+    if lengths.size > 256 or used.size < 2 or kraft != 1 << MAX_CODE_LENGTH:
+        raise error("the code lengths are not those of a complete code")

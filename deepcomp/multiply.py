@@ -249,7 +249,7 @@ def _checked_input(x: NDArray[Any], k: int) -> Floats:
         raise ValueError(f"x is {found}: expected an array of float32 or float16")
     if x.ndim not in (1, 2) or x.shape[0] != k:
         raise ValueError(f"x has shape {x.shape}: expected ({k},) or ({k}, m)")
-    return np.ascontiguousarray(x, np.float32)
+    return np.require(x, np.float32, ("C", "ALIGNED"))
 
 
 def _check_out(out: Floats, shape: tuple[int, ...], x: Floats) -> None:

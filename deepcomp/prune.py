@@ -46,7 +46,7 @@ def kth_magnitude(patterns: Sequence[NDArray[np.unsignedinteger]], k: int) -> in
     Raises
     ------
     ValueError
-        If `k` is out of range.
+        If `k` is out of range, or the arrays are not aligned and of one dtype that holds floats.
 
     Examples
     --------
@@ -55,6 +55,11 @@ def kth_magnitude(patterns: Sequence[NDArray[np.unsignedinteger]], k: int) -> in
     >>> float(np.uint32(pattern).view(np.float32))
     0.5
     """
+    dtypes = {p.dtype for p in patterns}
+    if len(dtypes) > 1 or not dtypes <= {np.dtype(f"u{n}") for n in (2, 4, 8)}:
+        raise ValueError(f"patterns are of {dtypes}: expected one of uint16, uint32 and uint64")
+    for p in patterns:
+        _check_aligned(p)
     total = sum(p.size for p in patterns)
     if not 1 <= k <= total:
         raise ValueError(f"k is {k}: expected 1 to {total}")
@@ -146,6 +151,7 @@ def keep_at_least(
     >>> keep_at_least(weights, half, n_ties_to_remove=1).view(np.float32)
     array([0.5, 0. , 2. , 0. ], dtype=float32)
     """
+    _check_aligned(patterns)
     mask = magnitude_mask(patterns.itemsize)
     out = np.empty_like(patterns)
     _kernels.keep_at_least_into(patterns, mask, max(pattern, 1), out)
@@ -174,3 +180,8 @@ def count_ties(patterns: NDArray[np.unsignedinteger], pattern: int) -> tuple[int
         n_below += int(np.count_nonzero(magnitudes < pattern))
         n_equal += int(np.count_nonzero(magnitudes == pattern))
     return n_below, n_equal
+
+
+def _check_aligned(patterns: NDArray[np.unsignedinteger]) -> None:
+    if not patterns.flags.aligned:
+        raise ValueError("patterns are not aligned")

@@ -66,6 +66,7 @@ def runs_to_gaps(runs: NDArray[np.uint32], gap_bits: int) -> NDArray[np.uint8]:
     array([0, 2, 3, 2], dtype=uint8)
     """
     escape = _escape(gap_bits)
+    runs = np.require(runs, requirements="A")
     n_escapes = int((runs // np.uint32(escape)).sum(dtype=np.int64))
     symbols = np.empty(runs.size + n_escapes, np.uint8)
     if runs.size:

@@ -191,7 +191,12 @@ def pattern_labels(
 
 
 def _check_array(array: NDArray[Any], name: str, dtypes: tuple[type, ...]) -> None:
-    if array.dtype not in dtypes or array.ndim != 1 or not array.flags.c_contiguous:
+    if (
+        array.dtype not in dtypes
+        or array.ndim != 1
+        or not array.flags.c_contiguous
+        or not array.flags.aligned
+    ):
         raise ValueError(
             f"{name} is {array.dtype} of shape {array.shape}: expected one contiguous dimension "
             f"of {' or '.join(dtype.__name__ for dtype in dtypes)}"

@@ -195,6 +195,8 @@ class CompressedTensor:
         ------
         DczError
             If the section breaks a rule.
+        ValueError
+            If `out` does not fit.
         """
         import numpy as np
 

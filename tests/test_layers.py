@@ -494,3 +494,39 @@ def test_nothing_is_replaced_when_names_differ():
     with pytest.raises(RuntimeError, match="expected shape"):
         packed.restore(model, layers="sparse")
     assert type(model[0]) is nn.Linear
+
+
+def test_products_refuse_inputs_and_biases_that_do_not_fit():
+    packed = deepcomp.compress(torch.nn.Linear(30, 20), bits=2, sparsity=0.8)
+    for layer in (SparseLinear(packed["weight"], torch.ones(n)) for n in (0, 1, 19, 21)):
+        for x in (torch.ones(2, 30), torch.ones(30)):
+            with pytest.raises(ValueError, match="the bias has shape"), torch.no_grad():
+                layer(x)
+    arguments = layer.section, layer._description
+    for x in (torch.ones(29), torch.ones(2, 31), torch.ones(()), torch.ones(0)):
+        with pytest.raises(ValueError, match="x has shape"):
+            torch.ops.deepcomp.product(x, *arguments, False)
+    with pytest.raises(ValueError, match="cannot be used with"):
+        torch.ops.deepcomp.convolution(
+            torch.ones(1, 30, 9, 9), *arguments, [1, 1], [0] * 4, [1, 1], 1
+        )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"stride": 0}, {"padding": -1}, {"dilation": 0}, {"stride": (1, -2)}]
+)
+def test_convolutions_refuse_numbers_that_are_too_small(wrong):
+    packed = deepcomp.compress(torch.nn.Conv2d(4, 6, 3), bits=2, sparsity=0.5)
+    layer = SparseConv2d(packed["weight"], **wrong)
+    with pytest.raises(ValueError, match="cannot be used with"), torch.no_grad():
+        layer(torch.ones(1, 4, 9, 9))
+    fitting = SparseConv2d(packed["weight"], torch.ones(5))
+    with pytest.raises(ValueError, match="the bias has shape"), torch.no_grad():
+        fitting(torch.ones(1, 4, 9, 9))
+    stride, padding, dilation, groups = fitting._window
+    for shape in ((1, 3, 9, 9), (1, 5, 9, 9), (4, 9, 9)):
+        with pytest.raises(ValueError, match="x has shape"):
+            torch.ops.deepcomp.convolution(
+                torch.ones(shape), fitting.section, fitting._description, list(stride),
+                list(padding), list(dilation), groups,
+            )  # fmt: skip

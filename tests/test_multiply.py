@@ -227,3 +227,12 @@ def test_a_copy_of_a_tensor_that_was_used_makes_layouts_of_its_own():
     other = copy.deepcopy(tensor)
     del tensor
     assert (deepcomp.matmul(other, x) == x).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_signalling_nans_are_multiplied_without_a_warning():
+    weights = np.ones((3, 4))
+    weights[1, 2] = np.uint64(0x7FF0000000000001).view(np.float64)  # found by fuzzing
+    packed = deepcomp.compress({"w": weights}, bits=None)
+    product = deepcomp.matmul(packed["w"], np.ones(4, np.float32))
+    np.testing.assert_array_equal(product, [4, np.nan, 4])

@@ -183,7 +183,9 @@ class SparseLinear(SparseLayer):
             or x.dtype is not torch.float32
             or not x.is_contiguous()
             or not (shape[0] and shape[1] == self.in_features and self.out_features)
-            or not (bias is None or bias.dtype is torch.float32)
+            or not (
+                bias is None or (bias.dtype is torch.float32 and len(bias) == self.out_features)
+            )
         ):
             self._check(x)
             return multiply(self._weight.matrix, x, bias)

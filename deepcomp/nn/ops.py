@@ -49,10 +49,7 @@ class StoredWeight:
         """Return the weight as that of a convolution."""
         found = self._convolutions.get(window)
         if found is None:
-            shape = self.shape
-            found = CompressedConvolution(
-                self.tensor._entries, (shape[0], shape[1], shape[2], shape[3]), window
-            )
+            found = CompressedConvolution(self.tensor._entries, self.shape, window)
             found = self._convolutions.setdefault(window, found)
         return found
 
@@ -144,6 +141,9 @@ def _of_program(section: Tensor, description: str) -> StoredWeight:
 def multiply(weight: CompressedMatrix, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Multiply the rows of x, of any dtype, and add a bias; sums are float32."""
     n_rows, n_columns = weight.shape
+    if x.ndim == 0 or x.shape[-1] != n_columns:
+        raise ValueError(f"x has shape {list(x.shape)}: expected [..., {n_columns}]")
+    _check_bias(bias, n_rows)
     rows = x.detach().to(torch.float32).contiguous()
     out = torch.empty((*x.shape[:-1], n_rows), dtype=torch.float32)
     bias = None if bias is None else bias.detach().to(torch.float32).contiguous()
@@ -187,11 +187,20 @@ def _product_backward(ctx, grad):  # type: ignore[no-untyped-def]
 product.register_autograd(_product_backward, setup_context=_keep_weight)
 
 
+def _check_bias(bias: Tensor | None, n: int) -> None:
+    if bias is not None and bias.shape != (n,):
+        raise ValueError(f"the bias has shape {list(bias.shape)}: expected [{n}]")
+
+
 # --- images ---
 
 
 def convolve(weight: CompressedConvolution, x: Tensor, bias: Tensor | None = None) -> Tensor:
     """Convolve images of any dtype, (n, channels, height, width), and add a bias."""
+    n_channels = weight.shape[1] * weight.window.groups
+    if x.ndim != 4 or x.shape[1] != n_channels:
+        raise ValueError(f"x has shape {list(x.shape)}: expected [n, {n_channels}, height, width]")
+    _check_bias(bias, weight.shape[0])
     images = x.detach().to(torch.float32).contiguous()
     n, height, width = x.shape[0], x.shape[2], x.shape[3]
     out = torch.empty((n, weight.shape[0], *weight.out_size(height, width)), dtype=torch.float32)
