@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "isa.h"
+#include "scatter.h"
 
 typedef struct {
     const int64_t *indptr; /* as in CSR */
@@ -14,7 +15,7 @@ typedef struct {
     int64_t n_rows, n_columns;
 } dc_entries;
 
-/* A walk along the gaps of a block, which have been checked. */
+/* A walk along the gaps of a block. */
 typedef struct {
     const uint8_t *gaps;
     uint8_t escape;
@@ -49,6 +50,24 @@ DC_INLINE void dc_walk_on(dc_walk *walk, int64_t first, int64_t last, uint32_t *
 #include <immintrin.h>
 
 #define DC_WALK_MAX_COLUMNS (1 << 30)
+
+/* As dc_check_walk. */
+DC_TARGET_AVX512 static inline int dc_check_walk_avx512(const uint8_t *gaps, int64_t n_gaps,
+                                                        uint8_t escape, int64_t n_kept,
+                                                        int64_t numel)
+{
+    __m512i sums = _mm512_setzero_si512();
+    int64_t n_escapes = 0;
+    for (int64_t i = 0; i < n_gaps; i += 64) {
+        const __mmask64 some = n_gaps - i < 64 ? ((__mmask64)1 << (n_gaps - i)) - 1 : ~(__mmask64)0;
+        const __m512i part = _mm512_maskz_loadu_epi8(some, gaps + i);
+        sums = _mm512_add_epi64(sums, _mm512_sad_epu8(part, _mm512_setzero_si512()));
+        n_escapes += __builtin_popcountll(
+            _mm512_mask_cmpeq_epi8_mask(some, part, _mm512_set1_epi8((char)escape)));
+    }
+    return dc_judge_walk(gaps, n_gaps, escape, n_escapes, _mm512_reduce_add_epi64(sums), n_kept,
+                         numel);
+}
 
 /* The sums of numbers 0 .. i, for each i. */
 DC_TARGET_AVX512 DC_INLINE __m512i dc_running_sums(__m512i x)
@@ -89,22 +108,30 @@ DC_TARGET_AVX512 static inline void dc_walk_avx512(dc_walk *w, int64_t n_gaps, i
 }
 #endif
 
-/* Gaps that have been checked -> columns, and the number of entries of each row. */
-static inline void dc_walk_gaps(dc_walk *walk, int isa, int64_t n_gaps, int64_t n_kept,
-                                uint32_t *columns)
+/* Gaps -> columns, and the number of entries of each row; or what is wrong with the gaps. */
+static inline int dc_walk_gaps(dc_walk *walk, int isa, int64_t n_gaps, int64_t n_kept,
+                               int64_t numel, uint32_t *columns)
 {
+    int status;
 #if DC_HAVE_X86
     if (isa >= DC_ISA_AVX512 && walk->n_columns < DC_WALK_MAX_COLUMNS) {
-        dc_walk_avx512(walk, n_gaps, n_kept, columns);
+        status = dc_check_walk_avx512(walk->gaps, n_gaps, walk->escape, n_kept, numel);
+        if (status == DC_WALK_OK) {
+            dc_walk_avx512(walk, n_gaps, n_kept, columns);
+        }
     } else
 #endif
     {
-        (void)isa, (void)n_kept;
-        dc_walk_on(walk, 0, n_gaps, columns);
+        (void)isa;
+        status = dc_check_walk(walk->gaps, n_gaps, walk->escape, n_kept, numel);
+        if (status == DC_WALK_OK) {
+            dc_walk_on(walk, 0, n_gaps, columns);
+        }
     }
     if (walk->n > walk->n_before) {
         walk->row_counts[walk->row] += walk->n - walk->n_before;
     }
+    return status;
 }
 
 #endif

@@ -23,7 +23,7 @@ cdef extern from "windows_layout.h" nogil:
         int64_t n
         int64_t n_before
         int64_t *row_counts
-    void dc_walk_gaps(dc_walk *, int, int64_t, int64_t, uint32_t *)
+    int dc_walk_gaps(dc_walk *, int, int64_t, int64_t, int64_t, uint32_t *)
     int64_t dc_lay_out_windows(const dc_entries *, int, int, int64_t, int64_t, const int64_t *,
                                uint32_t *, int64_t *, int32_t *, uint32_t *)
 
@@ -65,9 +65,6 @@ cdef extern from "blocks.h" nogil:
                                  const float *, int, int64_t, int64_t, float *, float *, int64_t)
 
 
-cdef extern from "scatter.h" nogil:
-    int dc_check_walk(const uint8_t *, Py_ssize_t, uint8_t, Py_ssize_t, Py_ssize_t)
-
 
 def entries_into(const uint8_t[::1] gaps, int gap_bits, int64_t position, int64_t numel,
                  int64_t n_columns, int isa, uint32_t[::1] columns, int64_t[::1] row_counts):
@@ -83,11 +80,9 @@ def entries_into(const uint8_t[::1] gaps, int gap_bits, int64_t position, int64_
     if n_gaps == 0:
         return 1 if n_kept else 0
     with nogil:
-        status = dc_check_walk(&gaps[0], n_gaps, escape, n_kept, numel)
-        if status == 0:
-            walk = dc_walk(&gaps[0], escape, n_columns, position // n_columns,
-                           position % n_columns, 0, 0, &row_counts[0])
-            dc_walk_gaps(&walk, isa, n_gaps, n_kept, &columns[0])
+        walk = dc_walk(&gaps[0], escape, n_columns, position // n_columns, position % n_columns,
+                       0, 0, &row_counts[0])
+        status = dc_walk_gaps(&walk, isa, n_gaps, n_kept, numel, &columns[0] if n_kept else NULL)
     return status
 
 

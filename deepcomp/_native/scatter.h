@@ -19,6 +19,20 @@ enum {
  * cache (profiled: 8 ms for 38 million float32 at 9 %, 13 ms when it is 8192). */
 #define DC_SCATTER_PART 128
 
+/* Judge a walk by its sums. */
+static inline int dc_judge_walk(const uint8_t *gaps, ptrdiff_t n_gaps, uint8_t escape,
+                                ptrdiff_t n_escapes, ptrdiff_t skipped, ptrdiff_t n_kept,
+                                ptrdiff_t numel)
+{
+    if (n_gaps - n_escapes != n_kept) {
+        return DC_WALK_WRONG_COUNT;
+    }
+    if (n_gaps && gaps[n_gaps - 1] == escape) {
+        return DC_WALK_ENDS_WITH_ESCAPE;
+    }
+    return skipped + n_kept > numel ? DC_WALK_LEAVES_BLOCK : DC_WALK_OK;
+}
+
 /* Check the whole walk before anything is written. */
 static inline int dc_check_walk(const uint8_t *gaps, ptrdiff_t n_gaps, uint8_t escape,
                                 ptrdiff_t n_kept, ptrdiff_t numel)
@@ -34,13 +48,7 @@ static inline int dc_check_walk(const uint8_t *gaps, ptrdiff_t n_gaps, uint8_t e
         n_escapes += part_escapes;
         skipped += part_skipped;
     }
-    if (n_gaps - n_escapes != n_kept) {
-        return DC_WALK_WRONG_COUNT;
-    }
-    if (n_gaps && gaps[n_gaps - 1] == escape) {
-        return DC_WALK_ENDS_WITH_ESCAPE;
-    }
-    return skipped + n_kept > numel ? DC_WALK_LEAVES_BLOCK : DC_WALK_OK;
+    return dc_judge_walk(gaps, n_gaps, escape, n_escapes, skipped, n_kept, numel);
 }
 
 /* One function for each size of an entry. After an escape a zero is written where the walk goes

@@ -175,45 +175,55 @@ DC_TARGET_AVX512 DC_INLINE int dc_step(dc_lanes *group, int kind, __m512i last_c
     return 1;
 }
 
-/* Up to 32 rows: two groups side by side, since a step has to wait for the one before it. The first
- * has at most `most_steps` steps; what the second wrote after them is moved. */
-DC_TARGET_AVX512 DC_INLINE int64_t dc_lay_out_pair(const dc_entries *in, int kind, int64_t row,
-                                                   int64_t last_row, int64_t most_steps,
-                                                   uint32_t *scratch, int32_t *offsets,
-                                                   uint32_t *words, int64_t *n_first)
+#define DC_SIDE_BY_SIDE 2 /* four have too few registers */
+
+/* Two groups side by side, since a step has to wait for the one before it. The second writes after
+ * the most steps that the first can have; then the gap is closed. */
+DC_TARGET_AVX512 DC_INLINE int64_t dc_lay_out_together(const dc_entries *in, int kind, int64_t row,
+                                                       int64_t last_row, const int64_t *most_steps,
+                                                       uint32_t *scratch, int64_t *starts,
+                                                       int32_t *offsets, uint32_t *words)
 {
-    const int64_t middle = row + 16 < last_row ? row + 16 : last_row;
+    const int window = dc_kind_of_windows(kind).window;
     const __m512i last_column = _mm512_set1_epi32((int32_t)(
-        in->n_columns > dc_kind_of_windows(kind).window
-            ? (uint32_t)(in->n_columns - dc_kind_of_windows(kind).window) << 8
-            : 0));
-    const int64_t n_packed = in->indptr[middle] - in->indptr[row] + 3;
-    dc_lanes one = dc_begin_group(in, row, middle, scratch, offsets, words);
-    dc_lanes two = dc_begin_group(in, middle, last_row, scratch + n_packed, offsets + most_steps,
-                                  words + 16 * most_steps);
-    while (dc_step(&one, kind, last_column) & dc_step(&two, kind, last_column)) {
+        in->n_columns > window ? (uint32_t)(in->n_columns - window) << 8 : 0));
+    dc_lanes groups[DC_SIDE_BY_SIDE];
+    int64_t first = row, room = 0, n_steps = 0;
+    for (int i = 0; i < DC_SIDE_BY_SIDE; i++) {
+        const int64_t end = first + 16 < last_row ? first + 16 : last_row;
+        groups[i] = dc_begin_group(in, first, end, scratch, offsets + room, words + 16 * room);
+        scratch += in->indptr[end] - in->indptr[first] + 3;
+        room += end > first ? most_steps[i] : 0;
+        first = end;
     }
-    while (dc_step(&one, kind, last_column)) {
+    while (dc_step(&groups[0], kind, last_column) & dc_step(&groups[1], kind, last_column)) {
     }
-    while (dc_step(&two, kind, last_column)) {
+    for (int i = 0; i < DC_SIDE_BY_SIDE; i++) {
+        while (dc_step(&groups[i], kind, last_column)) {
+        }
+        memmove(offsets + n_steps, groups[i].offsets,
+                (size_t)groups[i].n_steps * sizeof(offsets[0]));
+        memmove(words + 16 * n_steps, groups[i].words,
+                (size_t)groups[i].n_steps * 16 * sizeof(words[0]));
+        n_steps += groups[i].n_steps;
+        if (row + 16 * i < last_row) {
+            starts[i + 1] = starts[i] + groups[i].n_steps;
+        }
     }
-    memmove(offsets + one.n_steps, two.offsets, (size_t)two.n_steps * sizeof(offsets[0]));
-    memmove(words + 16 * one.n_steps, two.words, (size_t)two.n_steps * 16 * sizeof(words[0]));
-    *n_first = one.n_steps;
-    return one.n_steps + two.n_steps;
+    return n_steps;
 }
 
-#define DC_DEFINE_PAIR(name, kind)                                                            \
+#define DC_DEFINE_TOGETHER(name, kind)                                                        \
     DC_TARGET_AVX512 static inline int64_t name(                                              \
-        const dc_entries *in, int64_t row, int64_t last_row, int64_t most_steps,              \
-        uint32_t *scratch, int32_t *offsets, uint32_t *words, int64_t *n_first)               \
+        const dc_entries *in, int64_t row, int64_t last_row, const int64_t *most_steps,       \
+        uint32_t *scratch, int64_t *starts, int32_t *offsets, uint32_t *words)                \
     {                                                                                         \
-        return dc_lay_out_pair(in, kind, row, last_row, most_steps, scratch, offsets, words,  \
-                               n_first);                                                      \
+        return dc_lay_out_together(in, kind, row, last_row, most_steps, scratch, starts,      \
+                                   offsets, words);                                           \
     }
 
-DC_DEFINE_PAIR(dc_lay_out_pair_32, DC_WINDOWS_32)
-DC_DEFINE_PAIR(dc_lay_out_pair_64, DC_WINDOWS_64_HALVES)
+DC_DEFINE_TOGETHER(dc_lay_out_32, DC_WINDOWS_32)
+DC_DEFINE_TOGETHER(dc_lay_out_64, DC_WINDOWS_64_HALVES)
 #endif
 
 /* One group, in portable code. */
@@ -240,16 +250,15 @@ static inline int64_t dc_lay_out_windows(const dc_entries *in, int kind, int isa
     int64_t n_steps = 0;
     for (int64_t i = 0; i < n;) {
 #if DC_HAVE_X86
-        const int64_t row = 16 * (first + i), last_group = i + 2 < n ? i + 2 : n;
-        int64_t last_row = 16 * (first + last_group), n_first;
+        const int64_t row = 16 * (first + i);
+        const int64_t last_group = i + DC_SIDE_BY_SIDE < n ? i + DC_SIDE_BY_SIDE : n;
+        int64_t last_row = 16 * (first + last_group);
         last_row = last_row < in->n_rows ? last_row : in->n_rows;
         if (isa >= DC_ISA_AVX512 && kind != DC_WINDOWS_32_PAIRS && in->n_columns < 1 << 24 &&
             in->indptr[last_row] - in->indptr[row] < INT32_MAX) {
-            n_steps += (kind == DC_WINDOWS_32 ? dc_lay_out_pair_32 : dc_lay_out_pair_64)(
-                in, row, last_row, most_steps[i], scratch, offsets + n_steps,
-                words + n_steps * lanes, &n_first);
-            starts[i + 1] = starts[i] + n_first;
-            starts[last_group] = starts[0] + n_steps;
+            n_steps += (kind == DC_WINDOWS_32 ? dc_lay_out_32 : dc_lay_out_64)(
+                in, row, last_row, most_steps + i, scratch, starts + i, offsets + n_steps,
+                words + n_steps * lanes);
             i = last_group;
             continue;
         }
