@@ -8,7 +8,7 @@
 #include <immintrin.h>
 
 #define DC_STEPS_A_SUM 64 /* the shorter the sums, the smaller the error of rounding */
-#define DC_WORDS_AHEAD 512 /* 2 KiB: the hardware does not run far enough ahead by itself */
+#define DC_WORDS_AHEAD 2048 /* 8 KiB: the hardware does not run far enough ahead by itself; 2 KiB cost 14 % */
 
 /* --- 16 lanes, windows of 32 columns, three slots, up to 32 values --- */
 
