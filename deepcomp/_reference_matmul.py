@@ -82,13 +82,16 @@ def _half(lane, slot):
 
 
 def windows_into(
-    indptr, columns, labels, n_columns, kind, isa, first_group, most_steps, scratch, starts,
-    offsets, words,
-):  # fmt: skip
-    lanes, _, _, column_bits, label_bits, count_shift = _KINDS[kind]
+    indptr, columns, labels, n_columns, kind, isa, first, scratch, starts, offsets, words
+):
+    lanes, window, n_slots, column_bits, label_bits, count_shift = _KINDS[kind]
     halves, step = words.view(np.uint16), 0
-    indptr = indptr[first_group * lanes :][: (starts.size - 1) * lanes + 1]
-    for group, steps in enumerate(_groups(indptr, columns, labels, n_columns, kind)):
+    a_group = -(-n_columns // window) * -(-window // n_slots)
+    groups = _groups(indptr[first * lanes :], columns, labels, n_columns, kind)
+    for group, steps in enumerate(groups, first):
+        bounds = indptr[np.minimum([group * lanes, (group + 1) * lanes], indptr.size - 1)]
+        if step + min(a_group, bounds[1] - bounds[0]) > offsets.size:
+            return group
         for offset, taken in steps:
             offsets[step] = offset
             words[step * lanes : (step + 1) * lanes] = 0
@@ -103,8 +106,8 @@ def windows_into(
                 if kind != 1:
                     words[step * lanes + lane] = word | len(entries) << count_shift
             step += 1
-        starts[group + 1] = starts[0] + step
-    return 0
+        starts[group + 1] = starts[first] + step
+    return starts.size - 1
 
 
 def _slots(words, kind):

@@ -123,25 +123,19 @@ def to_windows(entries: Entries, kind: int) -> Windows:
     """
     lanes, window, n_slots = _KINDS[kind]
     n_rows, n_columns = entries.shape
-    n_groups = -(-n_rows // lanes)
-    n_entries = np.diff(entries.indptr[np.minimum(np.arange(n_groups + 1) * lanes, n_rows)])
-    # a step takes an entry at least, and after so many all of a window have been taken
-    a_group = -(-n_columns // window) * -(-window // n_slots)
-    most_steps = np.minimum(n_entries, a_group)
-    room = max(_ROOM, most_steps.max(initial=0))
-    ends = np.cumsum(most_steps)
+    n_groups, nnz = -(-n_rows // lanes), entries.nnz
+    a_group = -(-n_columns // window) * -(-window // n_slots)  # the most steps it can have
+    room = min(nnz, n_groups * a_group, max(_ROOM, 2 * a_group))
     room_offsets, room_words = np.empty(room, np.int32), np.empty(room * lanes, np.uint32)
-    scratch = np.empty(2 * n_entries.max(initial=0) + 6, np.uint32)
+    scratch = np.empty(min(nnz, 2 * lanes * n_columns) + 6, np.uint32)
     starts = np.zeros(n_groups + 1, np.int64)
     offsets, words, first = [], [], 0
     while first < n_groups:
-        before = ends[first - 1] if first else 0
-        last = int(np.searchsorted(ends, before + room, "right"))
-        _kernels.windows_into(
+        last = _kernels.windows_into(
             entries.indptr, entries.columns, entries.labels, n_columns, kind, _kernels.ISA, first,
-            most_steps[first:last], scratch, starts[first : last + 1], room_offsets, room_words,
+            scratch, starts, room_offsets, room_words,
         )  # fmt: skip
-        n_steps = starts[last] - starts[first]
+        n_steps = int(starts[last] - starts[first])
         parts = room_offsets[:n_steps], room_words[: n_steps * lanes]
         if last < n_groups:  # the room is used again
             parts = parts[0].copy(), parts[1].copy()

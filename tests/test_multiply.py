@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import densities, generators
 
 import deepcomp
-from deepcomp import _kernels, multiply
+from deepcomp import _kernels, layouts, multiply
 from deepcomp._native import cpu
 
 IS_NATIVE = _kernels.build_info()["kernels"] == "native"
@@ -120,13 +120,13 @@ def test_many_threads_share_one_tensor():
 def test_stored_layouts_all_work():
     rng = np.random.default_rng(4)
     x = rng.standard_normal(60).astype(np.float32)
-    layouts = set()
+    stored = set()
     for density, n_values, n_rows in [(0.1, 31, 400), (0.1, 0, 400), (1, 31, 400), (1, 0, 2)]:
         weights = matrix(rng, (n_rows, 60), density, n_values)
         tensor = compressed(weights)
-        layouts.add((tensor.record.layout, tensor.record.codebook is None))
+        stored.add((tensor.record.layout, tensor.record.codebook is None))
         check(deepcomp.matmul(tensor, x), weights, x)
-    assert {("sparse", False), ("sparse", True), ("dense", False)} <= layouts
+    assert {("sparse", False), ("sparse", True), ("dense", False)} <= stored
     for dtype in ("int8", "bool", "int32"):
         weights = rng.integers(0, 2, (30, 60)).astype(dtype)
         check(deepcomp.matmul(compressed(weights), x), weights, x)
@@ -236,3 +236,14 @@ def test_signalling_nans_are_multiplied_without_a_warning():
     packed = deepcomp.compress({"w": weights}, bits=None)
     product = deepcomp.matmul(packed["w"], np.ones(4, np.float32))
     np.testing.assert_array_equal(product, [4, np.nan, 4])
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2])
+def test_windows_are_the_same_when_there_is_little_room_to_lay_them_out(kind):
+    weights = matrix(np.random.default_rng(0), (150, 300), 0.3, 31)
+    entries = compressed(weights)._entries()
+    expected = layouts.to_windows(entries, kind)
+    with mock.patch.object(layouts, "_ROOM", 1):
+        found = layouts.to_windows(entries, kind)
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)

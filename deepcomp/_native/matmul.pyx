@@ -24,8 +24,8 @@ cdef extern from "windows_layout.h" nogil:
         int64_t n_before
         int64_t *row_counts
     int dc_walk_gaps(dc_walk *, int, int64_t, int64_t, int64_t, uint32_t *)
-    int64_t dc_lay_out_windows(const dc_entries *, int, int, int64_t, int64_t, const int64_t *,
-                               uint32_t *, int64_t *, int32_t *, uint32_t *)
+    int64_t dc_lay_out_windows(const dc_entries *, int, int, int64_t, int64_t, uint32_t *,
+                               int64_t *, int32_t *, uint32_t *)
 
 cdef extern from "windows_x86.h" nogil:
     ctypedef struct dc_windows:
@@ -120,25 +120,26 @@ def labels_into(const uint8_t[::1] labels, int least, int64_t position, int64_t 
 
 
 def windows_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
-                 const uint8_t[::1] labels, int64_t n_columns, int kind, int isa,
-                 int64_t first_group, const int64_t[::1] most_steps, uint32_t[::1] scratch,
-                 int64_t[::1] starts, int32_t[::1] offsets, uint32_t[::1] words):
-    """Lay groups of rows out in windows (windows_layout.h).
+                 const uint8_t[::1] labels, int64_t n_columns, int kind, int isa, int64_t first,
+                 uint32_t[::1] scratch, int64_t[::1] starts, int32_t[::1] offsets,
+                 uint32_t[::1] words):
+    """Lay groups of rows out in windows (windows_layout.h), as many as there is room for.
 
-    Fills `starts`, shape (n_groups + 1,), from starts[0] on, and `offsets` and `words` from their
-    beginning; they have room for `most_steps`, the steps that each of the groups can have.
-    `scratch` has room for the entries of any two groups and six more.
+    Begins with the group `first`, and returns the one to go on with. Fills `starts` of the next
+    groups, which count on from starts[first], and `offsets` and `words` from their beginning.
+    There must be room for the most steps that any two groups can have, and in `scratch` for their
+    entries and six more.
     """
-    cdef int64_t n_groups = starts.shape[0] - 1
+    cdef int64_t group = starts.shape[0] - 1
     cdef dc_entries entries
-    if columns.shape[0] == 0 or n_groups == 0 or offsets.shape[0] == 0:
-        starts[1:] = starts[0]
-        return 0
+    if columns.shape[0] == 0:
+        starts[first + 1:] = starts[first]
+        return group
     with nogil:
         entries = dc_entries(&indptr[0], &columns[0], &labels[0], indptr.shape[0] - 1, n_columns)
-        dc_lay_out_windows(&entries, kind, isa, first_group, n_groups, &most_steps[0], &scratch[0],
-                           &starts[0], &offsets[0], &words[0])
-    return 0
+        group = dc_lay_out_windows(&entries, kind, isa, first, offsets.shape[0], &scratch[0],
+                                   &starts[0], &offsets[0], &words[0])
+    return group
 
 
 def windows_times_vector_into(uintptr_t starts, uintptr_t offsets, uintptr_t words,

@@ -180,7 +180,7 @@ DC_TARGET_AVX512 DC_INLINE int dc_step(dc_lanes *group, int kind, __m512i last_c
 /* Two groups side by side, since a step has to wait for the one before it. The second writes after
  * the most steps that the first can have; then the gap is closed. */
 DC_TARGET_AVX512 DC_INLINE int64_t dc_lay_out_together(const dc_entries *in, int kind, int64_t row,
-                                                       int64_t last_row, const int64_t *most_steps,
+                                                       int64_t last_row, int64_t most_steps,
                                                        uint32_t *scratch, int64_t *starts,
                                                        int32_t *offsets, uint32_t *words)
 {
@@ -193,7 +193,7 @@ DC_TARGET_AVX512 DC_INLINE int64_t dc_lay_out_together(const dc_entries *in, int
         const int64_t end = first + 16 < last_row ? first + 16 : last_row;
         groups[i] = dc_begin_group(in, first, end, scratch, offsets + room, words + 16 * room);
         scratch += in->indptr[end] - in->indptr[first] + 3;
-        room += end > first ? most_steps[i] : 0;
+        room += most_steps;
         first = end;
     }
     while (dc_step(&groups[0], kind, last_column) & dc_step(&groups[1], kind, last_column)) {
@@ -215,7 +215,7 @@ DC_TARGET_AVX512 DC_INLINE int64_t dc_lay_out_together(const dc_entries *in, int
 
 #define DC_DEFINE_TOGETHER(name, kind)                                                        \
     DC_TARGET_AVX512 static inline int64_t name(                                              \
-        const dc_entries *in, int64_t row, int64_t last_row, const int64_t *most_steps,       \
+        const dc_entries *in, int64_t row, int64_t last_row, int64_t most_steps,              \
         uint32_t *scratch, int64_t *starts, int32_t *offsets, uint32_t *words)                \
     {                                                                                         \
         return dc_lay_out_together(in, kind, row, last_row, most_steps, scratch, starts,      \
@@ -240,34 +240,55 @@ static inline int64_t dc_lay_out_one(const dc_entries *in, int kind, int64_t gro
     }
 }
 
-/* Groups first .. first + n - 1; fill starts[1 .. n], and return the number of steps. None has more
- * than `most_steps` of its own. The scratch has room for the entries of two groups and six more. */
+/* The most steps that rows can have: one takes an entry at least, and after so many all entries of a
+ * window have been taken. */
+static inline int64_t dc_most_steps(const dc_entries *in, int kind, int64_t first_row,
+                                    int64_t last_row)
+{
+    const dc_window_kind k = dc_kind_of_windows(kind);
+    const int64_t n_entries = in->indptr[last_row] - in->indptr[first_row];
+    const int64_t n_windows = (in->n_columns + k.window - 1) / k.window;
+    const int64_t most = n_windows * ((k.window + k.slots - 1) / k.slots);
+    return most < n_entries ? most : n_entries;
+}
+
+/* Lay groups out from the first one on, as long as `room`, in steps, is enough for the most that they
+ * can have; return the group to go on with. Fills starts[group + 1] of each, which is counted from
+ * starts[first]. The scratch has room for the entries of two groups and six more. */
 static inline int64_t dc_lay_out_windows(const dc_entries *in, int kind, int isa, int64_t first,
-                                         int64_t n, const int64_t *most_steps, uint32_t *scratch,
-                                         int64_t *starts, int32_t *offsets, uint32_t *words)
+                                         int64_t room, uint32_t *scratch, int64_t *starts,
+                                         int32_t *offsets, uint32_t *words)
 {
     const int lanes = dc_kind_of_windows(kind).lanes;
-    int64_t n_steps = 0;
-    for (int64_t i = 0; i < n;) {
+    int64_t n_steps = 0, row = first * lanes;
+    while (row < in->n_rows) {
+        const int64_t end = row + lanes < in->n_rows ? row + lanes : in->n_rows;
+        const int64_t most_steps = dc_most_steps(in, kind, row, end);
+        int64_t *next = starts + row / lanes;
 #if DC_HAVE_X86
-        const int64_t row = 16 * (first + i);
-        const int64_t last_group = i + DC_SIDE_BY_SIDE < n ? i + DC_SIDE_BY_SIDE : n;
-        int64_t last_row = 16 * (first + last_group);
-        last_row = last_row < in->n_rows ? last_row : in->n_rows;
+        const int64_t last = end + lanes < in->n_rows ? end + lanes : in->n_rows;
         if (isa >= DC_ISA_AVX512 && kind != DC_WINDOWS_32_PAIRS && in->n_columns < 1 << 24 &&
-            in->indptr[last_row] - in->indptr[row] < INT32_MAX) {
+            in->indptr[last] - in->indptr[row] < INT32_MAX) {
+            if (n_steps + most_steps + dc_most_steps(in, kind, end, last) > room) {
+                break;
+            }
             n_steps += (kind == DC_WINDOWS_32 ? dc_lay_out_32 : dc_lay_out_64)(
-                in, row, last_row, most_steps + i, scratch, starts + i, offsets + n_steps,
+                in, row, last, most_steps, scratch, next, offsets + n_steps,
                 words + n_steps * lanes);
-            i = last_group;
+            row = last;
             continue;
         }
 #endif
-        n_steps += dc_lay_out_one(in, kind, first + i, offsets + n_steps, words + n_steps * lanes);
-        starts[++i] = starts[0] + n_steps;
+        if (n_steps + most_steps > room) {
+            break;
+        }
+        n_steps +=
+            dc_lay_out_one(in, kind, row / lanes, offsets + n_steps, words + n_steps * lanes);
+        next[1] = starts[first] + n_steps;
+        row = end;
     }
-    (void)isa, (void)most_steps, (void)scratch;
-    return n_steps;
+    (void)isa, (void)scratch;
+    return (row + lanes - 1) / lanes;
 }
 
 #endif
