@@ -127,7 +127,7 @@ def to_windows(entries: Entries, kind: int) -> Windows:
     a_group = -(-n_columns // window) * -(-window // n_slots)  # the most steps it can have
     room = min(nnz, n_groups * a_group, max(_ROOM, 2 * a_group))
     room_offsets, room_words = np.empty(room, np.int32), np.empty(room * lanes, np.uint32)
-    scratch = np.empty(min(nnz, 2 * lanes * n_columns) + 6, np.uint32)
+    scratch = np.empty(min(nnz, 2 * lanes * n_columns) + 8, np.uint32)
     starts = np.zeros(n_groups + 1, np.int64)
     offsets, words, first = [], [], 0
     while first < n_groups:

@@ -542,7 +542,7 @@ def windows_of(kernel, isa, kind, lanes, csr, n_columns, first=0):
     """Lay all groups out from the first one on, in one call."""
     starts = np.full(-(-(csr[0].size - 1) // lanes) + 1, 5)
     offsets, words = np.zeros(csr[1].size, np.int32), np.zeros(csr[1].size * lanes, np.uint32)
-    scratch = np.zeros(csr[1].size + 6, np.uint32)
+    scratch = np.zeros(csr[1].size + 8, np.uint32)
     last = kernel(*csr, n_columns, kind, isa, first, scratch, starts, offsets, words)
     assert last == starts.size - 1
     n_steps = starts[-1] - 5  # what is after them may hold anything

@@ -128,7 +128,7 @@ def windows_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
     Begins with the group `first`, and returns the one to go on with. Fills `starts` of the next
     groups, which count on from starts[first], and `offsets` and `words` from their beginning.
     There must be room for the most steps that any two groups can have, and in `scratch` for their
-    entries and six more.
+    entries and eight more.
     """
     cdef int64_t group = starts.shape[0] - 1
     cdef dc_entries entries

@@ -96,7 +96,7 @@ DC_TARGET_AVX512 DC_INLINE __m512i dc_least(__m512i x)
 
 /* Sixteen rows of which some entries have been laid out. */
 typedef struct {
-    const uint32_t *packed; /* the entries: column and label, and three more numbers */
+    const uint32_t *packed; /* the entries: column and label, and four more numbers */
     __m512i next, end;      /* of each lane, from the first entry of the group */
     int64_t n_steps;
     int32_t *offsets;
@@ -116,7 +116,7 @@ DC_TARGET_AVX512 DC_INLINE dc_lanes dc_begin_group(const dc_entries *in, int64_t
     for (int32_t i = 0; i < bounds[16]; i++) {
         packed[i] = in->columns[first + i] << 8 | in->labels[first + i];
     }
-    memset(packed + bounds[16], 0, 3 * sizeof(packed[0]));
+    memset(packed + bounds[16], 0, 4 * sizeof(packed[0]));
     return (dc_lanes){packed, _mm512_loadu_si512(bounds), _mm512_loadu_si512(bounds + 1), 0,
                       offsets, words};
 }
@@ -192,7 +192,7 @@ DC_TARGET_AVX512 DC_INLINE int64_t dc_lay_out_together(const dc_entries *in, int
     for (int i = 0; i < DC_SIDE_BY_SIDE; i++) {
         const int64_t end = first + 16 < last_row ? first + 16 : last_row;
         groups[i] = dc_begin_group(in, first, end, scratch, offsets + room, words + 16 * room);
-        scratch += in->indptr[end] - in->indptr[first] + 3;
+        scratch += in->indptr[end] - in->indptr[first] + 4;
         room += most_steps;
         first = end;
     }
@@ -254,7 +254,7 @@ static inline int64_t dc_most_steps(const dc_entries *in, int kind, int64_t firs
 
 /* Lay groups out from the first one on, as long as `room`, in steps, is enough for the most that they
  * can have; return the group to go on with. Fills starts[group + 1] of each, which is counted from
- * starts[first]. The scratch has room for the entries of two groups and six more. */
+ * starts[first]. The scratch has room for the entries of two groups and eight more. */
 static inline int64_t dc_lay_out_windows(const dc_entries *in, int kind, int isa, int64_t first,
                                          int64_t room, uint32_t *scratch, int64_t *starts,
                                          int32_t *offsets, uint32_t *words)
