@@ -206,14 +206,15 @@ def convolve_into(
     starts, offsets, labels, values, geometry, x, bias, isa, first_row, last_row, first_image,
     last_image, scratch, image_numel, out,
 ):  # fmt: skip
-    n_channels, height, width, *_, out_height, out_width = geometry.tolist()
+    n_channels, height, width = geometry[:3].tolist()
+    out_height, out_width = geometry[9:11].tolist()
     plane_width, n_rows = int(geometry[8]), starts.shape[1] - 1
     weights = values[labels] if labels.size else values
     images = _floats_at(x, (last_image, n_channels, height, width))
     y = _floats_at(out, (last_image, n_rows, out_height, out_width))
     pixels = np.add.outer(np.arange(out_height) * plane_width, np.arange(out_width))
     for image in range(first_image, last_image):
-        planes = _planes(images[image], *geometry.tolist()[3:9])
+        planes = _planes(images[image], geometry.tolist())
         for row in range(first_row, last_row):
             total = np.zeros(pixels.shape)
             for first, last in starts[:, row : row + 2]:
@@ -225,12 +226,14 @@ def convolve_into(
     return 0
 
 
-def _planes(image, top, left, stride_height, stride_width, plane_height, plane_width):
-    """Return the planes of an image, flattened, one for each channel and remainder."""
-    shape = len(image), plane_height * stride_height, plane_width * stride_width
-    padded = np.zeros(shape, np.float32)
-    height = max(0, min(image.shape[1], shape[1] - top))
-    width = max(0, min(image.shape[2], shape[2] - left))
-    padded[:, top : top + height, left : left + width] = image[:, :height, :width]
-    apart = padded.reshape(len(image), plane_height, stride_height, plane_width, stride_width)
-    return apart.transpose(0, 2, 4, 1, 3).reshape(-1)
+def _planes(image, geometry):
+    """Return the planes of an image, flattened: (channels, row's remainder, column, h, w)."""
+    top, left, stride_height, stride_width, plane_height, plane_width = geometry[3:9]
+    n_apart, step = geometry[11:]
+    rows = np.add.outer(np.arange(stride_height), np.arange(plane_height) * stride_height) - top
+    columns = np.add.outer(np.arange(n_apart) * step, np.arange(plane_width) * stride_width) - left
+    inside = ((rows >= 0) & (rows < image.shape[1]))[:, None, :, None]
+    inside = inside & ((columns >= 0) & (columns < image.shape[2]))[None, :, None, :]
+    rows, columns = rows.clip(0, image.shape[1] - 1), columns.clip(0, image.shape[2] - 1)
+    planes = image[:, rows[:, None, :, None], columns[None, :, None, :]]
+    return np.where(inside, planes, np.float32(0)).reshape(-1)

@@ -20,6 +20,8 @@ _CACHE_NBYTES = 32 << 10
 _CACHE_PIXELS = 128
 _LEAST_ENTRIES = 12  # of a row in a block
 _MAX_OFFSET = (1 << 32) - 1
+_LANES = 16  # numbers of a register
+_MAX_WASTE = 1.25  # of pixels computed for nothing, for the sake of aligned loads
 
 Pair = tuple[int, int]
 
@@ -157,7 +159,7 @@ class CompressedConvolution:
     def _offsets(self, size: Pair) -> _Offsets:
         entries = self._decode()
         geometry = self._geometry(size)
-        plane = math.prod(map(int, geometry[5:9]))  # of one channel; beyond 64 bits for some
+        plane = _plane_numel(geometry)
         if int(geometry[0]) * plane > _MAX_OFFSET:
             raise ValueError(f"images of {size[0]} x {size[1]} are too large")
         blocks = to_blocks(entries, self._block_columns(entries, geometry), is_sorted=False)
@@ -177,6 +179,7 @@ class CompressedConvolution:
         _, n_inputs, height, width = self.shape
         rows_above = (height - 1) * self.window.dilation[0] // self.window.stride[0]
         pixels = _CACHE_PIXELS + rows_above * int(geometry[8])
+        pixels *= int(geometry[11]) if self.window.stride[1] == 1 else 1
         n_blocks = n_inputs * 4 * pixels // _CACHE_NBYTES
         n_blocks = min(n_blocks, entries.nnz // (_LEAST_ENTRIES * self.shape[0]))
         n_channels = -(-n_inputs // max(1, n_blocks))
@@ -189,19 +192,28 @@ class CompressedConvolution:
         plane_width = (size[1] + left + right - 1) // stride[1] + 1
         n_channels = self.shape[1] * self.window.groups
         out = self.out_size(*size)
-        numbers = n_channels, *size, top, left, *stride, plane_height, plane_width, *out
-        return np.array(numbers, np.int64)
+        n_apart, step = stride[1], 1
+        whole_width = -(-out[1] // _LANES) * _LANES
+        if stride[1] == 1 and self.shape[3] > 1 and whole_width <= _MAX_WASTE * plane_width:
+            plane_width, n_apart, step = whole_width, self.shape[3], self.window.dilation[1]
+        planes = plane_height, plane_width, *out, n_apart, step
+        return np.array((n_channels, *size, top, left, *stride, *planes), np.int64)
 
     def _places(self, geometry: NDArray[np.int64], plane: int) -> NDArray[np.int64]:
         """Return the offset of each entry of a kernel, shape (inputs * height * width,)."""
-        stride, dilation = self.window.stride, self.window.dilation
+        stride, n_apart, step = self.window.stride, int(geometry[11]), int(geometry[12])
         _, n_inputs, height, width = self.shape
         channel, row, column = np.indices((n_inputs, height, width)).reshape(3, -1)
-        row, column = row * dilation[0], column * dilation[1]
-        remainder = (row % stride[0]) * stride[1] + column % stride[1]
-        in_plane = row // stride[0] * geometry[8] + column // stride[1]
-        return channel * plane + remainder * (geometry[7] * geometry[8]) + in_plane
+        row, column = row * self.window.dilation[0], column * self.window.dilation[1] // step
+        number = (row % stride[0]) * n_apart + column % n_apart
+        in_plane = row // stride[0] * geometry[8] + column // n_apart
+        return channel * plane + number * (geometry[7] * geometry[8]) + in_plane
+
+
+def _plane_numel(geometry: NDArray[np.int64]) -> int:
+    """Return how many numbers the planes of a channel have; beyond 64 bits for some."""
+    return math.prod(int(geometry[i]) for i in (5, 7, 8, 11))
 
 
 def _planes_numel(geometry: NDArray[np.int64]) -> int:
-    return int(geometry[0] * geometry[5] * geometry[6] * geometry[7] * geometry[8])
+    return int(geometry[0]) * _plane_numel(geometry)

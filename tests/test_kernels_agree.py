@@ -653,8 +653,8 @@ def convolve_into(draw):
         (draw(extents), draw(extents)),
     )
     shape = groups * draw(st.integers(1, 9)), n_inputs, *kernel
-    stride = draw(st.sampled_from(((1, 1), (2, 2), (1, 3))))
-    dilation = draw(st.sampled_from(((1, 1), (2, 1))))
+    stride = draw(st.sampled_from(((1, 1), (2, 2), (1, 3), (2, 1))))
+    dilation = draw(st.sampled_from(((1, 1), (2, 1), (1, 3))))
     padding = draw(st.sampled_from(((0, 0, 0, 0), (1, 1, 1, 1), (2, 0, 0, 1))))
     more = st.sampled_from((0, 3, 15, 40))
     size = tuple(d * (k - 1) + 1 + draw(more) for d, k in zip(dilation, kernel, strict=True))
@@ -682,7 +682,8 @@ def convolve_into(draw):
 
     def call(kernel, isa):
         out = np.full((n_images, shape[0], g[9], g[10]), 77, np.float32)
-        scratch = np.full(g[0] * g[5:9].prod() + 128 * (1 + shape[0]), np.nan, np.float32)
+        planes_numel = g[0] * g[5] * g[7] * g[8] * g[11]
+        scratch = np.full(planes_numel + 128 * (1 + shape[0]), np.nan, np.float32)
         kernel(
             *csr, g, address(x), 0 if bias is None else address(bias), isa, *rows, *images,
             scratch, x[0].size, address(out),

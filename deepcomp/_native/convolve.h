@@ -2,7 +2,9 @@
  *
  * The input is packed into planes: zeros around it, and with strides one plane for each remainder
  * of a row's and a column's number. Every entry of the weight is then a plain offset from an output
- * pixel to an input, the same for all pixels. Pixels are numbered along the rows of a plane; a few
+ * pixel to an input, the same for all pixels. Or else there is a plane for each column of the kernel,
+ * where its inputs begin with the first pixel: if rows are whole registers, all loads are aligned
+ * then, and one that is not takes twice as long. Pixels are numbered along the rows of a plane; a few
  * at the end of each row are computed for nothing, and not copied to the output. The entries of the
  * weight are sorted by blocks of channels whose inputs stay in the first-level cache.
  */
@@ -17,17 +19,18 @@ typedef struct {
     int64_t stride_height, stride_width;
     int64_t plane_height, plane_width;
     int64_t out_height, out_width;
+    int64_t n_apart, step; /* planes for the columns, and how many columns from one to the next */
 } dc_geometry;
 
 /* Numbers beyond the planes that a tile may read. */
 #define DC_SLACK DC_MAX_TILE
 
-/* The planes of an image: (channels, stride_height, stride_width, plane_height, plane_width). */
+/* The planes of an image: (channels, stride_height, n_apart, plane_height, plane_width). */
 static inline void dc_pack_planes(const dc_geometry *g, const float *x, float *planes)
 {
     for (int64_t channel = 0; channel < g->n_channels; channel++, x += g->height * g->width) {
         for (int64_t i = 0; i < g->stride_height; i++) {
-            for (int64_t j = 0; j < g->stride_width; j++) {
+            for (int64_t j = 0; j < g->n_apart; j++) {
                 for (int64_t h = 0; h < g->plane_height; h++, planes += g->plane_width) {
                     const int64_t row = h * g->stride_height + i - g->top;
                     if (row < 0 || row >= g->height) {
@@ -35,7 +38,7 @@ static inline void dc_pack_planes(const dc_geometry *g, const float *x, float *p
                         continue;
                     }
                     for (int64_t w = 0; w < g->plane_width; w++) {
-                        const int64_t column = w * g->stride_width + j - g->left;
+                        const int64_t column = w * g->stride_width + j * g->step - g->left;
                         const int is_inside = column >= 0 && column < g->width;
                         planes[w] = is_inside ? x[row * g->width + column] : 0.0f;
                     }
@@ -48,13 +51,19 @@ static inline void dc_pack_planes(const dc_geometry *g, const float *x, float *p
 /* The same with strides of 1. */
 static inline void dc_pack_padded(const dc_geometry *g, const float *x, float *planes)
 {
-    const int64_t n = g->plane_width < g->left + g->width ? g->plane_width - g->left : g->width;
     for (int64_t channel = 0; channel < g->n_channels; channel++, x += g->height * g->width) {
-        for (int64_t h = 0; h < g->plane_height; h++, planes += g->plane_width) {
-            const int64_t row = h - g->top;
-            memset(planes, 0, (size_t)g->plane_width * sizeof(float));
-            if (row >= 0 && row < g->height && n > 0) {
-                memcpy(planes + g->left, x + row * g->width, (size_t)n * sizeof(float));
+        for (int64_t j = 0; j < g->n_apart; j++) {
+            const int64_t shift = g->left - j * g->step; /* of a row, to the right */
+            const int64_t begin = shift > 0 ? shift : 0;
+            const int64_t end =
+                g->width + shift < g->plane_width ? g->width + shift : g->plane_width;
+            for (int64_t h = 0; h < g->plane_height; h++, planes += g->plane_width) {
+                const int64_t row = h - g->top;
+                memset(planes, 0, (size_t)g->plane_width * sizeof(float));
+                if (row >= 0 && row < g->height && begin < end) {
+                    memcpy(planes + begin, x + row * g->width + begin - shift,
+                           (size_t)(end - begin) * sizeof(float));
+                }
             }
         }
     }
@@ -117,7 +126,7 @@ static inline void dc_convolve(const dc_blocks *in, int64_t n_blocks, const dc_g
                                int64_t last_row, float *scratch, float *y)
 {
     const int64_t n_pixels = (g->out_height - 1) * g->plane_width + g->out_width;
-    const int64_t planes_numel = g->n_channels * g->stride_height * g->stride_width *
+    const int64_t planes_numel = g->n_channels * g->stride_height * g->n_apart *
                                  g->plane_height * g->plane_width;
     const int is_plain = g->stride_height == 1 && g->stride_width == 1;
     const int is_packed = is_plain && planes_numel == g->n_channels * g->height * g->width &&
