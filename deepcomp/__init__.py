@@ -14,10 +14,10 @@ _HOMES = {
     "DczError": "errors",
     "Pruner": "nn.pruner",
     "UnsupportedVersionError": "errors",
-    "compress": "model",
-    "load": "model",
+    "compress": "compression",
+    "load": "storage",
     "matmul": "multiply",
-    "save": "model",
+    "save": "storage",
     "search": "nn.budget",
     "sensitivity": "nn.scan",
     "share_weights": "nn.shared",
@@ -26,17 +26,17 @@ _HOMES = {
 __all__ = ["__version__", *_HOMES]
 
 if TYPE_CHECKING:
+    from .compression import compress as compress
     from .errors import DczError as DczError
     from .errors import UnsupportedVersionError as UnsupportedVersionError
     from .model import CompressedModel as CompressedModel
-    from .model import compress as compress
-    from .model import load as load
-    from .model import save as save
     from .multiply import matmul as matmul
     from .nn.budget import search as search
     from .nn.pruner import Pruner as Pruner
     from .nn.scan import sensitivity as sensitivity
     from .nn.shared import share_weights as share_weights
+    from .storage import load as load
+    from .storage import save as save
     from .tensor import CompressedTensor as CompressedTensor
 
 

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verify(reader: Reader) -> int:
-    from .model import model_of
+    from .storage import model_of
 
     try:
         reader.check_all_pages()

@@ -8,8 +8,8 @@ from targets import BITSTREAMS, DTYPES, FORMATS, HEADER, code_lengths, open_file
 from deepcomp.entries import matrix_shape
 from deepcomp.errors import DczError
 from deepcomp.huffman import encode
-from deepcomp.model import model_of
 from deepcomp.records import GAP_BITS
+from deepcomp.storage import model_of
 
 
 def seeds(target):

@@ -24,10 +24,10 @@ from deepcomp.decode import TensorDecoder
 from deepcomp.entries import decode_entries, matrix_shape
 from deepcomp.errors import DczError
 from deepcomp.huffman import Decoder, fit_code_lengths
-from deepcomp.model import model_of
 from deepcomp.records import GAP_BITS, ITEMSIZE, SIGNED_DTYPES, TensorRecord, n_bitstreams
 from deepcomp.report import make_report, to_text
 from deepcomp.sections import read_section
+from deepcomp.storage import model_of
 
 FORMATS = Path(__file__).parents[1] / "formats"
 MAX_DENSE = 1 << 18  # bytes of a file's tensors; larger ones would only be slow

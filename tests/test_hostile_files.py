@@ -74,7 +74,7 @@ def test_an_index_of_nonsense_is_refused_at_its_first_tensor(tmp_path):
         b'{"metadata":{},"tensors":[' + b"[]," * 5_000_000 + b"[]]}",
     )
     script = (
-        "import re, sys, deepcomp.model\n"
+        "import re, sys, deepcomp.storage\n"
         "status = lambda: open('/proc/self/status').read()\n"  # ru_maxrss begins with the parent's
         "peak = lambda: int(re.search(r'VmHWM:\\s+(\\d+)', status())[1])\n"
         "before = peak()\n"

@@ -45,7 +45,12 @@ ALLOWED = {
     "pipeline": ({"_kernels", "arrays", "encode", "prune", "records", "rules", "sharing"}, True),
     "tensor": ({"errors", "records", "sections"}, False),
     "readback": ({"errors", "tensor"}, False),
-    "model": ({"container", "errors", "readback", "records", "tensor"}, False),
+    "model": ({"tensor"}, False),
+    "compression": ({"model", "tensor"}, False),
+    "storage": (
+        {"compression", "container", "errors", "model", "readback", "records", "tensor"},
+        False,
+    ),
     "cli": ({"", "container", "errors", "report"}, False),
     "nn.convert": ({"arrays", "decode", "records", "rules"}, True),
     "nn.criteria": (set(), False),
@@ -63,7 +68,7 @@ ALLOWED = {
     "nn.trial": ({"arrays", "pipeline", "rules", "tensor"}, False),
     "nn.scan": ({"nn.trial"}, False),
     "nn.lagrange": ({"pipeline", "nn.trial"}, True),
-    "nn.budget": ({"model", "records", "nn.lagrange", "nn.trial"}, False),
+    "nn.budget": ({"compression", "records", "storage", "nn.lagrange", "nn.trial"}, False),
     "nn.ops": (
         {"convolution", "entries", "errors", "index", "multiply", "records", "tensor"},
         False,

@@ -34,8 +34,9 @@ def convolve_into(const int64_t[:, ::1] starts, const uint32_t[::1] offsets,
     n_rows + 1), `offsets` into the packed planes (convolve.h), and labels or, if there are none, a
     value for each entry. `geometry` is the input's
     channels, height and width, the zeros at its top and left, the strides (2), height and width of
-    a plane and of the output, the planes for columns, and the columns from one to the next. `x` holds float32 images of `image_numel` numbers.
-    `scratch` has room for the planes, 128 numbers, and 128 numbers a row.
+    a plane and of the output, the planes for columns, and the columns from one to the next. `x` holds
+    float32 images of `image_numel` numbers. `scratch` has room for the planes, 128 numbers, and 128
+    numbers a row.
     """
     cdef const dc_geometry *g = <const dc_geometry *>&geometry[0]
     cdef dc_blocks weight = dc_blocks(&starts[0, 0], NULL, 1, NULL, NULL, NULL, NULL,

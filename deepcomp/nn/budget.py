@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..model import compress, save
+from ..compression import compress
 from ..records import TensorRecord
+from ..storage import save
 from .lagrange import Search, Setting
 from .trial import BITS, SPARSITIES, Names, Trial, align, check_bits, check_sparsities
 

@@ -1,0 +1,118 @@
+"""Prune, share and encode the weights of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from .model import CompressedModel
+from .tensor import CompressedTensor, view
+
+if TYPE_CHECKING:
+    import torch
+
+    from .arrays import Source
+    from .pipeline import Encoded
+
+
+def compress(
+    model: torch.nn.Module | Mapping[str, Any],
+    bits: int | Mapping[str, int] | None = 5,
+    sparsity: float | Mapping[str, float] | None = None,
+    threshold: float | Mapping[str, float] | None = None,
+    std: float | Mapping[str, float] | None = None,
+    scope: str = "layer",
+) -> CompressedModel:
+    """Prune and share the weights of a model, and encode them.
+
+    Each setting is a number for all weights (float tensors of two or more dimensions), or a
+    mapping from patterns of names to numbers: ``{"conv*": 8, "fc*": 5}``. A pattern is matched
+    against the tensor's name and its module's, the first that matches decides, and tensors that
+    none matches are left alone. A pattern stands for the weights it matches; if it matches
+    none, for the other float tensors. All other tensors are stored exactly.
+
+    Parameters
+    ----------
+    model : nn.Module, or mapping of str to torch.Tensor or ndarray
+        Not changed. Entries that are zero stay zero; ``torch.nn.utils.prune`` models are folded.
+        A weight shared by `deepcomp.share_weights` keeps its codebook and labels, whatever `bits`.
+    bits : int, mapping or None, default 5
+        1 to 8: at most ``2**bits`` distinct values besides zero. A tensor that has so few already
+        keeps exactly those. None: no sharing, every bit is kept.
+    sparsity : float or mapping, optional
+        Fraction of the entries to be zero afterwards, in [0, 1).
+    threshold : float or mapping, optional
+        Entries with a smaller absolute value become zero.
+    std : float or mapping, optional
+        The same in multiples of the standard deviation.
+    scope : {"layer", "global"}, default "layer"
+        Whether sparsity and std are counted in each tensor, or over all tensors of one number.
+
+    Returns
+    -------
+    CompressedModel
+
+    Raises
+    ------
+    ValueError
+        If a setting is out of range, a pattern matches nothing, more than one of `sparsity`,
+        `threshold`, `std` is given, a tensor to be pruned or shared is not finite, or a tensor
+        has a dtype that a file cannot hold. The message names the tensor.
+
+    References
+    ----------
+    Han, Mao, Dally, "Deep Compression", ICLR 2016, sections 2 and 3.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> weights = {"fc.weight": rng.normal(size=(300, 784)).astype(np.float32)}
+    >>> packed = compress(weights, bits=5, sparsity=0.9)
+    >>> packed
+    <CompressedModel of 1 tensors, 27606 of 940800 bytes>
+
+    Prune a module in place, and change nothing else::
+
+        compress(model, bits=None, sparsity=0.9).restore(model)
+    """
+    from .arrays import sources
+
+    found = sources(model)
+    encoded = encode_found(found, "compress", bits, sparsity, threshold, std, scope)
+    entries: dict[str, CompressedTensor | str] = {}
+    for name, entry in encoded:
+        if isinstance(entry, str):
+            entries[name] = entry
+        else:
+            record, section = entry
+            entries[name] = CompressedTensor(record, partial(view, b"".join(section)))
+    return CompressedModel(entries)
+
+
+def encode_found(
+    found: dict[str, Source | str], title: str, *settings: Any
+) -> Iterator[tuple[str, Encoded | str]]:
+    """Encode tensor by tensor; a progress bar appears if that takes longer than a second."""
+    from .pipeline import encode_model
+
+    tensors = [entry for entry in found.values() if not isinstance(entry, str)]
+    encoded = encode_model(tensors, *settings)
+    return _with_progress(found, encoded, title)
+
+
+def _with_progress(
+    found: dict[str, Source | str], encoded: Iterator[Encoded], title: str
+) -> Iterator[tuple[str, Encoded | str]]:
+    from tqdm import tqdm
+
+    total = sum(prod(e.shape) for e in found.values() if not isinstance(e, str))
+    with tqdm(total=total, desc=title, unit="w", unit_scale=True, delay=1, disable=None) as bar:
+        for name, entry in found.items():
+            if isinstance(entry, str):
+                yield name, entry
+                continue
+            yield name, next(encoded)
+            bar.update(prod(entry.shape))

@@ -1,0 +1,187 @@
+"""Models in files: save and load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from .compression import encode_found
+from .container import Reader, Writer
+from .errors import DczError
+from .model import CompressedModel
+from .readback import compare
+from .records import TensorRecord
+from .tensor import CompressedTensor
+
+if TYPE_CHECKING:
+    import torch
+
+    from .arrays import Source
+
+
+def save(
+    model: CompressedModel | torch.nn.Module | Mapping[str, Any],
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+    verify: bool = False,
+) -> None:
+    """Write a ``.dcz`` file.
+
+    The bytes go to a temporary file beside the target, which is synced and then renamed: after
+    a crash the old file is there, whole, or the new one. A temporary file that a killed process
+    left is removed by the next save into its folder. Links are followed; the permissions of the
+    old file are kept. The model must not change meanwhile.
+
+    The same model gives the same bytes, at any time and on any machine; but another make of
+    zlib may deflate the index, some per cent of a file, in another way.
+
+    Parameters
+    ----------
+    model : CompressedModel, nn.Module, or mapping of str to torch.Tensor or ndarray
+        A model that is not compressed is stored exactly, bit for bit: a model that was pruned
+        elsewhere gets small, and loses nothing.
+    path : str or os.PathLike
+    metadata : mapping of str to str, optional
+        Kept in the file; by default that of the compressed model.
+    verify : bool, default False
+        Whether to read the file back before it takes its place, from the disk as far as the
+        system lets, to decode all tensors and to compare them with `model`, bit for bit. Takes
+        about as long as to load and decode the file, and memory for one dense tensor.
+
+    Raises
+    ------
+    DczError
+        If what is read back with `verify` is not what was to be saved.
+    ValueError
+        If the metadata are not strings, or a tensor has a dtype that a file cannot hold.
+    OSError
+        If the file cannot be written, or `path` is no regular file.
+
+    After any error an old file at `path` is untouched, and no temporary file stays.
+
+    References
+    ----------
+    ``formats/dcz.md``.
+
+    Examples
+    --------
+    >>> import deepcomp, numpy as np, tempfile, pathlib
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.dcz")
+    ...     deepcomp.save({"w": np.eye(64)}, path)
+    ...     path.stat().st_size < 64 * 64 * 8 / 40
+    True
+    """
+    if metadata is None:
+        metadata = model.metadata if isinstance(model, CompressedModel) else {}
+    for key, value in metadata.items():
+        if not isinstance(key, str) or not isinstance(value, str):
+            raise ValueError(f"metadata must map strings to strings, not {key!r} to {value!r}")
+    originals: Mapping[str, CompressedTensor | Source | str]
+    encoded: Iterator[tuple[str, tuple[TensorRecord, Iterable[bytes | memoryview]] | str]]
+    if isinstance(model, CompressedModel):
+        tensors = {name: model.aliases.get(name, tensor) for name, tensor in model.items()}
+        originals, encoded = tensors, _sections(tensors)
+    else:
+        from .arrays import sources
+
+        found = sources(model)
+        originals, encoded = found, encode_found(found, "save", None, None, None, None, "layer")
+    with Writer(path, dict(metadata)) as writer:
+        for name, entry in encoded:
+            if isinstance(entry, str):
+                writer.add_alias(name, entry)
+            else:
+                writer.add(*entry)
+        if verify:
+            reader = writer.read_back()
+            compare(model_of(reader), originals, reader.name)
+
+
+def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> CompressedModel:
+    """Open a ``.dcz`` file.
+
+    The file is mapped into memory and its index is read; tensors are decoded when they are asked
+    for, each page checked when it is first touched. No code in the file is run: there is none.
+    Any number of threads may use a model at a time, and forked processes. Pickles and copies hold
+    the encoded tensors, and do not need the file.
+
+    The model keeps the file open. When another file takes its name (as `save` does it), or it is
+    deleted, the tensors are those of the old one. When somebody cuts it off, the next use raises
+    DczError; in the moment of a decode, the process would end by SIGBUS. Changes made in place
+    are noticed only in pages that were not touched before.
+
+    A valid file may be small and its tensors large: up to 2**20 entries a byte, if all are zero.
+    Whoever does not trust a file sets `max_dense_bytes`.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    max_dense_bytes : int, optional
+        Refuse a file whose tensors take more bytes than this when they are all dense, which is
+        known from its index. Decoding takes some more memory for one tensor at a time.
+
+    Returns
+    -------
+    CompressedModel
+
+    Raises
+    ------
+    DczError
+        If the file is not a ``.dcz`` file, is cut off or damaged, or is too large.
+    OSError
+        If it cannot be read.
+
+    References
+    ----------
+    ``formats/dcz.md``, sections 2 to 4.
+
+    Examples
+    --------
+    >>> import deepcomp, numpy as np, os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = os.path.join(folder.name, "zeros.dcz")
+    >>> deepcomp.save({"w": np.zeros((10_000, 10_000), np.float32)}, path)
+    >>> os.path.getsize(path) < 1000
+    True
+    >>> deepcomp.load(path)
+    <CompressedModel of 1 tensors, ... of 400000000 bytes>
+    >>> deepcomp.load(path, max_dense_bytes=100_000_000)  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    deepcomp.errors.DczError: ...zeros.dcz: the tensors take 400000000 bytes when dense:
+    expected at most 100000000 (max_dense_bytes)
+    >>> folder.cleanup()
+    """
+    if max_dense_bytes is not None and (
+        isinstance(max_dense_bytes, bool) or not isinstance(max_dense_bytes, int)
+    ):
+        raise ValueError(f"max_dense_bytes is {max_dense_bytes!r}: expected an integer or None")
+    reader = Reader(path)
+    records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
+    dense_nbytes = sum(r.dense_nbytes for r in records)
+    if max_dense_bytes is not None and dense_nbytes > max_dense_bytes:
+        raise DczError(
+            f"{reader.name}: the tensors take {dense_nbytes} bytes when dense: "
+            f"expected at most {max_dense_bytes} (max_dense_bytes)"
+        )
+    return model_of(reader)
+
+
+def model_of(reader: Reader) -> CompressedModel:
+    """Present an open file as a model."""
+    entries: dict[str, CompressedTensor | str] = {}
+    for name, entry in reader.index.entries.items():
+        if isinstance(entry, TensorRecord):
+            entries[name] = CompressedTensor(entry, partial(reader.section, name), reader.name)
+        else:
+            entries[name] = entry
+    return CompressedModel(entries, reader.index.metadata)
+
+
+def _sections(
+    tensors: Mapping[str, CompressedTensor | str],
+) -> Iterator[tuple[str, tuple[TensorRecord, Iterable[memoryview]] | str]]:
+    for name, tensor in tensors.items():
+        yield name, tensor if isinstance(tensor, str) else (tensor.record, [tensor.section()])
