@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
@@ -142,20 +142,46 @@ class TensorDecoder:
             first += entries.size
         return np.concatenate(positions), np.concatenate(patterns)
 
-    def gaps_and_labels(self, labels: Symbols) -> Iterator[tuple[Block, Symbols, Symbols]]:
-        """Yield each block of a tensor with a codebook, its gaps (if it is sparse) and its labels.
+    def labels(self) -> Iterator[tuple[Block, Symbols]]:
+        """Yield each block of a dense tensor with a codebook, and its labels.
 
-        The memory of the gaps is used again for the next block; of a sparse tensor, `labels`,
-        shape (nnz,), is filled, and its parts are what is yielded.
+        Their memory is used again for the next block.
         """
         scratch = self._scratch()
-        first = 0
         for block in self.section.blocks:
-            if self.record.layout == "sparse":
-                scratch.symbols[-1] = labels[first : first + block.n_kept]
-                first += block.n_kept
-            streams = self._symbols(block, scratch)
-            yield block, streams[0], streams[-1]
+            yield block, self._symbols(block, scratch)[0]
+
+    def walk_into(
+        self,
+        n_columns: int,
+        columns: NDArray[np.uint32],
+        labels: Symbols,
+        indptr: NDArray[np.int64],
+    ) -> None:
+        """Decode a sparse tensor with a codebook and without signs of zeros, as a matrix.
+
+        Parameters
+        ----------
+        n_columns : int
+        columns : ndarray of uint32, shape (nnz,)
+            Filled, as the next two.
+        labels : ndarray of uint8, shape (nnz,)
+        indptr : ndarray of int64, shape (n_rows + 1,)
+            As in CSR.
+
+        Raises
+        ------
+        DczError
+            If the section breaks a rule.
+        """
+        blocks = self.section.blocks
+        gaps = np.empty(max(1, *(block.n_symbols[0] for block in blocks)), np.uint8)
+        kernel: Any = _kernels.walk_into
+        status = kernel(
+            self._data, _table(blocks), self.record.gap_bits, *self._codes([gaps, labels]),
+            n_columns, gaps, _kernels.ISA, columns, labels, indptr,
+        )  # fmt: skip
+        self._check_status(status, blocks)
 
     def verify(self) -> None:
         """Decode block by block and keep nothing."""
@@ -191,27 +217,25 @@ class TensorDecoder:
 
     def _decode_sparse(self, out: Patterns, blocks: list[Block], scratch: "_Scratch") -> None:
         """Decode gaps and labels in one call, without the interpreter in between."""
-        table = np.zeros((len(blocks), 14), np.int64)
-        for row, block in zip(table, blocks, strict=True):
-            gap_sizes, label_sizes = block.sizes
-            row[:4] = block.offset, block.numel, block.n_kept, block.n_symbols[0]
-            row[4:6] = len(gap_sizes), len(label_sizes)
-            row[6 : 6 + len(gap_sizes)] = gap_sizes
-            row[10 : 10 + len(label_sizes)] = label_sizes
         kernel: Any = _kernels.decode_sparse_into
+        status = kernel(
+            self._data, _table(blocks), self.record.gap_bits, *self._codes(scratch.symbols),
+            self.codebook, *scratch.symbols, scratch.kept, _kernels.ISA, out,
+        )  # fmt: skip
+        self._check_status(status, blocks)
+
+    def _codes(self, streams: list[Symbols]) -> list[Any]:
+        """Return what a kernel needs of each code; a constant stream is filled."""
         codes: list[Any] = []
-        for code, decoder, symbols in zip(
-            self.section.codes, self._decoders, scratch.symbols, strict=True
-        ):
+        for code, decoder, symbols in zip(self.section.codes, self._decoders, streams, strict=True):
             if decoder is None:
                 symbols.fill(code.symbol)
                 codes += [np.zeros(1, np.uint32), 0, np.zeros(1, np.uint8)]
             else:
                 codes += [decoder.table, decoder.table_bits, decoder.code_lengths]
-        status = kernel(
-            self._data, table, self.record.gap_bits, *codes, self.codebook, *scratch.symbols,
-            scratch.kept, _kernels.ISA, out,
-        )  # fmt: skip
+        return codes
+
+    def _check_status(self, status: int, blocks: Sequence[Block]) -> None:
         if status:
             n, error = blocks[status // 8].numel, status % 8
             raise DczError(f"a block of {n} entries: {_ERRORS[error]}")
@@ -286,6 +310,17 @@ class TensorDecoder:
     def _check_bool(self, out: Patterns) -> None:
         if self.record.dtype == "bool" and out.max(initial=0) > 1:
             raise DczError(f"an entry of a bool tensor is {int(out.max())}")
+
+
+def _table(blocks: Sequence[Block]) -> NDArray[np.int64]:
+    """Return the directory of sparse blocks for a kernel; see ``_native/relindex.pyx``."""
+    return np.array([_row(block) for block in blocks], np.int64)
+
+
+def _row(block: Block) -> tuple[int, ...]:
+    gaps, labels = block.sizes
+    numbers = block.offset, block.numel, block.n_kept, block.n_symbols[0], len(gaps), len(labels)
+    return (*numbers, *gaps, *[0] * (4 - len(gaps)), *labels, *[0] * (4 - len(labels)))
 
 
 @cache

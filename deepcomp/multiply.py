@@ -15,12 +15,12 @@ from .layouts import (
     ROWS_A_GROUP,
     Blocks,
     Windows,
-    aligned,
     block_columns_for,
     to_blocks,
     to_windows,
     window_kind,
 )
+from .memory import address, scratch
 
 if TYPE_CHECKING:
     from .tensor import CompressedTensor
@@ -105,7 +105,7 @@ class CompressedMatrix:
         def groups(first_group: int, last_group: int) -> None:
             first = first_group * ROWS_A_GROUP
             last = min(last_group * ROWS_A_GROUP, self.shape[0])
-            room = scratch(_MAX_TILE * (blocks.block_columns + last - first))
+            room = scratch("tile", _MAX_TILE * (blocks.block_columns + last - first))
             _kernels.blocks_times_vectors_into(
                 blocks.starts, blocks.order, ROWS_A_GROUP, blocks.columns, blocks.labels,
                 blocks.values, self.shape[1], blocks.block_columns, x, *vectors, bias,
@@ -123,7 +123,7 @@ class CompressedMatrix:
             room = np.empty(2 * (w.shape[1] + 80), np.uint16) if w.kind == 1 else None
             _kernels.windows_times_vector_into(
                 *self._addresses, w.kind, *w.shape, x, bias, _kernels.ISA, first, last,
-                0 if room is None else _address(room), out,
+                0 if room is None else address(room), out,
             )  # fmt: skip
 
         if n_threads == 1 or n_products < 2 * _WORK_A_THREAD:  # no more calls than it needs
@@ -141,10 +141,10 @@ class CompressedMatrix:
                 if kind is not None:
                     w = to_windows(entries, kind)
                     self._addresses = (
-                        _address(w.starts),
-                        _address(w.offsets),
-                        _address(w.words),
-                        _address(w.codebook),
+                        address(w.starts),
+                        address(w.offsets),
+                        address(w.words),
+                        address(w.codebook),
                     )
                     self._windows = w
                 else:
@@ -230,7 +230,7 @@ def matmul(
         out[...] = 0
         return out
     matrix.multiply_into(
-        _address(x), n_vectors, False, n_vectors, 0, _address(out), n_vectors, n_threads
+        address(x), n_vectors, False, n_vectors, 0, address(out), n_vectors, n_threads
     )
     return out
 
@@ -262,11 +262,6 @@ def _check_out(out: Floats, shape: tuple[int, ...], x: Floats) -> None:
         raise ValueError("out overlaps x")
 
 
-def _address(array: NDArray[Any]) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
 def share(work: Callable[[int, int], None], n: int, n_products: int, n_threads: int) -> None:
     """Call work(first, last) for parts of range(n), in this thread and others."""
     n_threads = max(1, min(n_threads, n_products // _WORK_A_THREAD, n))
@@ -278,14 +273,3 @@ def share(work: Callable[[int, int], None], n: int, n_products: int, n_threads: 
         wait(others)  # nothing is written any more when this returns
     for other in others:
         other.result()
-
-
-_local = threading.local()
-
-
-def scratch(n: int) -> Floats:
-    """Return memory of this thread that was used before: new pages cost more than the product."""
-    room: Floats | None = getattr(_local, "room", None)
-    if room is None or room.size < n:
-        _local.room = room = aligned(n, np.float32)
-    return room
