@@ -32,22 +32,21 @@ def _array_at(address, shape, ctype):
 
 def walk_into(
     data, blocks, gap_bits, gap_table, gap_table_bits, gap_lengths, label_table, label_table_bits,
-    label_lengths, n_columns, gaps, isa, columns, labels, indptr,
+    label_lengths, position, n_columns, gaps, isa, columns, labels, row_counts,
 ):  # fmt: skip
     gap_code = gap_table, gap_table_bits, gap_lengths
     label_code = label_table, label_table_bits, label_lengths
-    first = position = 0
+    first = 0
     for b, block in enumerate(blocks):
         numel, n_kept, n_gaps = block[1:4]
         last = first + n_kept
         found = gaps[:n_gaps], labels[first:last]
         status = decode_block(data, block, gap_code, label_code, *found, isa) if n_kept else 0
         status = status or _walk(found[0], gap_bits, position, numel, n_columns,
-                                 columns[first:last], indptr[1:])  # fmt: skip
+                                 columns[first:last], row_counts)  # fmt: skip
         if status:
             return 8 * b + status
         first, position = last, position + numel
-    np.cumsum(indptr, out=indptr)
     return 0
 
 

@@ -12,7 +12,7 @@ from . import _kernels
 from .entries import Entries, Floats
 from .layouts import to_blocks
 from .memory import scratch
-from .multiply import share
+from .threads import share
 
 _MAX_SIZES = 8  # of inputs, that offsets are kept for
 _MAX_TILE = 128  # pixels; also what a tile may read beyond the planes

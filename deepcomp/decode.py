@@ -3,10 +3,8 @@
 ``formats/dcz.md``, sections 5 to 7.
 """
 
-import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from collections.abc import Iterator
+from concurrent.futures import wait
 from itertools import pairwise
 from typing import Any
 
@@ -18,11 +16,13 @@ from .errors import DczError
 from .huffman import Decoder
 from .records import SIGNED_DTYPES, TensorRecord
 from .sections import STORED, Block, Section, read_section
+from .threads import threads
 
 Patterns = NDArray[np.unsignedinteger]
 Symbols = NDArray[np.uint8]
 
 _PARTS_A_THREAD = 6
+_MAX_TABLE = 4096  # blocks; a hostile file may have millions, of two bytes each
 
 _ERRORS = {
     1: "a bitstream ends too early",
@@ -73,6 +73,9 @@ class TensorDecoder:
             else None
             for i, code in enumerate(self.section.codes)
         ]
+        self._is_walked = (
+            record.layout == "sparse" and record.codebook is not None and not record.zero_signs
+        )
 
     def decode_into(self, out: Patterns, n_threads: int = 1) -> None:
         """Fill `out` with all entries.
@@ -156,7 +159,7 @@ class TensorDecoder:
         n_columns: int,
         columns: NDArray[np.uint32],
         labels: Symbols,
-        indptr: NDArray[np.int64],
+        row_counts: NDArray[np.int64],
     ) -> None:
         """Decode a sparse tensor with a codebook and without signs of zeros, as a matrix.
 
@@ -164,10 +167,10 @@ class TensorDecoder:
         ----------
         n_columns : int
         columns : ndarray of uint32, shape (nnz,)
-            Filled, as the next two.
+            Filled, as `labels`.
         labels : ndarray of uint8, shape (nnz,)
-        indptr : ndarray of int64, shape (n_rows + 1,)
-            As in CSR.
+        row_counts : ndarray of int64, shape (n_rows,)
+            The number of kept entries of each row is added.
 
         Raises
         ------
@@ -176,12 +179,18 @@ class TensorDecoder:
         """
         blocks = self.section.blocks
         gaps = np.empty(max(1, *(block.n_symbols[0] for block in blocks)), np.uint8)
-        kernel: Any = _kernels.walk_into
-        status = kernel(
-            self._data, _table(blocks), self.record.gap_bits, *self._codes([gaps, labels]),
-            n_columns, gaps, _kernels.ISA, columns, labels, indptr,
-        )  # fmt: skip
-        self._check_status(status, blocks)
+        codes = self._codes([gaps, labels])
+        first = position = 0
+        for start in range(0, len(blocks), _MAX_TABLE):
+            which = range(start, min(start + _MAX_TABLE, len(blocks)))
+            kernel: Any = _kernels.walk_into
+            status = kernel(
+                self._data, self._table(which), self.record.gap_bits, *codes, position, n_columns,
+                gaps, _kernels.ISA, columns[first:], labels[first:], row_counts,
+            )  # fmt: skip
+            self._check_status(status, start)
+            first += sum(blocks[i].n_kept for i in which)
+            position += sum(blocks[i].numel for i in which)
 
     def verify(self) -> None:
         """Decode block by block and keep nothing."""
@@ -205,24 +214,22 @@ class TensorDecoder:
 
     def _decode_blocks(self, out: Patterns, which: range, scratch: "_Scratch") -> None:
         """Fill `out` with the entries of some blocks."""
-        blocks = [self.section.blocks[i] for i in which]
-        r = self.record
-        if r.layout == "sparse" and r.codebook is not None and not r.zero_signs:
-            self._decode_sparse(out, blocks, scratch)
+        if self._is_walked:
+            self._decode_sparse(out, which, scratch)
             return
         first = 0
-        for block in blocks:
+        for block in self.section.blocks[which.start : which.stop]:
             self._decode_block(block, out[first : first + block.numel], scratch)
             first += block.numel
 
-    def _decode_sparse(self, out: Patterns, blocks: list[Block], scratch: "_Scratch") -> None:
+    def _decode_sparse(self, out: Patterns, which: range, scratch: "_Scratch") -> None:
         """Decode gaps and labels in one call, without the interpreter in between."""
         kernel: Any = _kernels.decode_sparse_into
         status = kernel(
-            self._data, _table(blocks), self.record.gap_bits, *self._codes(scratch.symbols),
+            self._data, self._table(which), self.record.gap_bits, *self._codes(scratch.symbols),
             self.codebook, *scratch.symbols, scratch.kept, _kernels.ISA, out,
         )  # fmt: skip
-        self._check_status(status, blocks)
+        self._check_status(status, which.start)
 
     def _codes(self, streams: list[Symbols]) -> list[Any]:
         """Return what a kernel needs of each code; a constant stream is filled."""
@@ -235,9 +242,13 @@ class TensorDecoder:
                 codes += [decoder.table, decoder.table_bits, decoder.code_lengths]
         return codes
 
-    def _check_status(self, status: int, blocks: Sequence[Block]) -> None:
+    def _table(self, which: range) -> NDArray[np.int64]:
+        """Return the directory of some blocks for a kernel; see ``_native/sparse_block.h``."""
+        return np.array([_row(self.section.blocks[i]) for i in which], np.int64)
+
+    def _check_status(self, status: int, first_block: int = 0) -> None:
         if status:
-            n, error = blocks[status // 8].numel, status % 8
+            n, error = self.section.blocks[first_block + status // 8].numel, status % 8
             raise DczError(f"a block of {n} entries: {_ERRORS[error]}")
 
     def _decode_block(self, block: Block, out: Patterns, scratch: "_Scratch") -> None:
@@ -312,25 +323,10 @@ class TensorDecoder:
             raise DczError(f"an entry of a bool tensor is {int(out.max())}")
 
 
-def _table(blocks: Sequence[Block]) -> NDArray[np.int64]:
-    """Return the directory of sparse blocks for a kernel; see ``_native/relindex.pyx``."""
-    return np.array([_row(block) for block in blocks], np.int64)
-
-
 def _row(block: Block) -> tuple[int, ...]:
     gaps, labels = block.sizes
     numbers = block.offset, block.numel, block.n_kept, block.n_symbols[0], len(gaps), len(labels)
     return (*numbers, *gaps, *[0] * (4 - len(gaps)), *labels, *[0] * (4 - len(labels)))
-
-
-@cache
-def threads() -> ThreadPoolExecutor:
-    """Return threads that are kept: to start one takes as long as to decode a million entries."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="deepcomp")
-
-
-if hasattr(os, "register_at_fork"):  # a forked process has none of them
-    os.register_at_fork(after_in_child=threads.cache_clear)
 
 
 class _Scratch:

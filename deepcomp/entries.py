@@ -124,10 +124,10 @@ def _with_labels(
     columns, labels = np.empty(nnz, np.uint32), np.empty(nnz, np.uint8)
     indptr = np.zeros(shape[0] + 1, np.int64)
     if decoder.record.layout == "sparse":
-        decoder.walk_into(shape[1], columns, labels, indptr)
+        decoder.walk_into(shape[1], columns, labels, indptr[1:])
     else:
         _collect_into(decoder, n_zeros, shape[1], columns, labels, indptr[1:])
-        np.cumsum(indptr, out=indptr)
+    np.add.accumulate(indptr, out=indptr)
     return Entries(indptr, columns, labels, values, shape)
 
 

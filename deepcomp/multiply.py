@@ -2,14 +2,12 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
-from .decode import threads
 from .entries import Entries, Floats
 from .layouts import (
     ROWS_A_GROUP,
@@ -21,13 +19,13 @@ from .layouts import (
     window_kind,
 )
 from .memory import address, scratch
+from .threads import WORK_A_THREAD, share
 
 if TYPE_CHECKING:
     from .tensor import CompressedTensor
 
 _FEW = 4  # vectors up to which the layout for one is the faster one (measured at 9 and 10 %)
 _MAX_TILE = 64  # vectors that a kernel takes at a time
-_WORK_A_THREAD = 1 << 20  # multiplications, some 100 us: to wake a thread takes a third of it
 _MAX_COLUMNS = (1 << 31) - 1
 
 
@@ -126,7 +124,7 @@ class CompressedMatrix:
                 0 if room is None else address(room), out,
             )  # fmt: skip
 
-        if n_threads == 1 or n_products < 2 * _WORK_A_THREAD:  # no more calls than it needs
+        if n_threads == 1 or n_products < 2 * WORK_A_THREAD:  # no more calls than it needs
             groups(0, n_groups)
             return
 
@@ -260,16 +258,3 @@ def _check_out(out: Floats, shape: tuple[int, ...], x: Floats) -> None:
         raise ValueError("out must be C-contiguous, aligned and writable")
     if np.may_share_memory(out, x):
         raise ValueError("out overlaps x")
-
-
-def share(work: Callable[[int, int], None], n: int, n_products: int, n_threads: int) -> None:
-    """Call work(first, last) for parts of range(n), in this thread and others."""
-    n_threads = max(1, min(n_threads, n_products // _WORK_A_THREAD, n))
-    bounds = [n * i // n_threads for i in range(n_threads + 1)]
-    others = [threads().submit(work, *bounds[i : i + 2]) for i in range(1, n_threads)]
-    try:
-        work(bounds[0], bounds[1])
-    finally:
-        wait(others)  # nothing is written any more when this returns
-    for other in others:
-        other.result()

@@ -311,7 +311,7 @@ def walk_into(draw):
     n_rows = draw(st.integers(1, -(-9000 // n_columns)))
     decoder, _ = sparse_sections(draw, (n_rows, n_columns))
     nnz = decoder.record.nnz
-    outputs = np.zeros(nnz, np.uint32), np.zeros(nnz, np.uint8), np.zeros(n_rows + 1, np.int64)
+    outputs = np.zeros(nnz, np.uint32), np.zeros(nnz, np.uint8), np.ones(n_rows, np.int64)
     arguments = arguments_of("walk_into", lambda: decoder.walk_into(n_columns, *outputs))
     data = damaged(draw, arguments[0])
     gaps, _, *filled = arguments[-5:]

@@ -81,18 +81,19 @@ cdef extern from "blocks.h" nogil:
 def walk_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, int gap_bits,
               const uint32_t[::1] gap_table, int gap_table_bits, const uint8_t[::1] gap_lengths,
               const uint32_t[::1] label_table, int label_table_bits,
-              const uint8_t[::1] label_lengths, int64_t n_columns, uint8_t[::1] gaps, int isa,
-              uint32_t[::1] columns, uint8_t[::1] labels, int64_t[::1] indptr):
-    """Walk the blocks of a sparse tensor with a codebook, as a matrix.
+              const uint8_t[::1] label_lengths, int64_t position, int64_t n_columns,
+              uint8_t[::1] gaps, int isa, uint32_t[::1] columns, uint8_t[::1] labels,
+              int64_t[::1] row_counts):
+    """Walk the blocks of a sparse tensor with a codebook that begin at a position of a matrix.
 
-    Fills `columns` and `labels`, one for each kept entry, and `indptr`, as in CSR, which is all
-    zeros before. `blocks` (n, 14) is described in sparse_block.h. A stream without bitstreams is constant:
+    Fills `columns` and `labels`, one for each kept entry, and adds to `row_counts`, one for each
+    row. `blocks` (n, 14) is described in sparse_block.h. A stream without bitstreams is constant:
     `gaps`, scratch for the largest block, and `labels` then hold its symbol already.
 
     Returns 0, or what is wrong, as decode_sparse_into does.
     """
-    cdef Py_ssize_t b, row
-    cdef int64_t first = 0, position = 0, n_kept
+    cdef Py_ssize_t b
+    cdef int64_t first = 0, n_kept
     cdef dc_code gap_code = dc_code(&gap_table[0], gap_table_bits, &gap_lengths[0])
     cdef dc_code label_code = dc_code(&label_table[0], label_table_bits, &label_lengths[0])
     cdef dc_walk walk
@@ -108,7 +109,7 @@ def walk_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, int gap_bit
                 if status == 0:
                     walk = dc_walk(&gaps[0], <uint8_t>((1 << gap_bits) - 1), n_columns,
                                    position // n_columns, position % n_columns, 0, 0,
-                                   &indptr[1])
+                                   &row_counts[0])
                     status = dc_walk_gaps(&walk, isa, blocks[b, DC_BLOCK_GAPS], n_kept,
                                           blocks[b, DC_BLOCK_NUMEL], &columns[first])
                     status = status + 2 if status else 0
@@ -117,8 +118,6 @@ def walk_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, int gap_bit
                     break
             first += n_kept
             position += blocks[b, DC_BLOCK_NUMEL]
-        for row in range(1, indptr.shape[0]):
-            indptr[row] += indptr[row - 1]
     return status
 
 
