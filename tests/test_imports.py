@@ -51,6 +51,7 @@ ALLOWED = {
         {"compression", "container", "errors", "model", "readback", "records", "tensor"},
         False,
     ),
+    "hf": ({"compression", "model", "storage"}, False),
     "cli": ({"", "container", "errors", "report"}, False),
     "nn.convert": ({"arrays", "decode", "records", "rules"}, True),
     "nn.criteria": (set(), False),
