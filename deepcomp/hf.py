@@ -197,9 +197,9 @@ def _find_class(name: Any) -> Any:
     """Return the model class of transformers with this name; None if there is none."""
     transformers = _import_transformers()
     found = getattr(transformers, name, None) if isinstance(name, str) else None
-    if not isinstance(found, type) or not issubclass(found, transformers.PreTrainedModel):
-        return None
-    return None if found.config_class is None else found  # that of the abstract class is None
+    is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
+    is_whole = getattr(found, "config_class", None) is not None  # the abstract class has none
+    return found if is_model and is_whole else None
 
 
 def _read_config(path: Path) -> tuple[Any, Any]:
