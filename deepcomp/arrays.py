@@ -6,7 +6,7 @@ Tensors that share their memory are found here (tied weights), and models pruned
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ class Source:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    identity: tuple[Any, ...]
-    fetch: Callable[[], Patterns]
+    identity: tuple[Any, ...] = field(repr=False)
+    fetch: Callable[[], Patterns] = field(repr=False)
     is_shared: bool = False
 
     @property
@@ -54,6 +54,10 @@ class Source:
     def weight(self) -> Weight:
         """Fetch the entries."""
         return Weight(self.name, self.dtype, self.shape, self.fetch())
+
+    def renamed(self, name: str) -> "Source":
+        """Return the same tensor under another name."""
+        return self if name == self.name else replace(self, name=name)
 
 
 def sources(model: Any) -> dict[str, Source | str]:
@@ -151,6 +155,8 @@ def _masked(name: str, original: Source, mask: Any) -> Source:
 
 
 def _source(name: str, value: Any) -> Source:
+    if isinstance(value, Source):  # of a checkpoint
+        return value.renamed(name)
     torch = sys.modules.get("torch")  # whoever has a tensor has imported it
     if torch is not None and isinstance(value, torch.Tensor):
         from .nn.convert import torch_source
