@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .decode import Patterns, pattern_dtype
 from .encode import Weight
@@ -65,7 +66,7 @@ def sources(model: Any) -> dict[str, Source | str]:
 
     Parameters
     ----------
-    model : nn.Module, or mapping of str to torch.Tensor or ndarray
+    model : nn.Module, or mapping of str to torch.Tensor, ndarray, SciPy sparse array or Source
 
     Returns
     -------
@@ -162,24 +163,35 @@ def _source(name: str, value: Any) -> Source:
         from .nn.convert import torch_source
 
         return torch_source(name, value)
+    scipy_sparse = sys.modules.get("scipy.sparse")
+    if scipy_sparse is not None and scipy_sparse.issparse(value):
+        from .sparse import scipy_source
+
+        return scipy_source(name, value)
     if not isinstance(value, np.ndarray | np.generic):
         raise ValueError(f"tensor {name!r} is a {type(value).__name__}: expected an array")
     array = np.asarray(value)
     dtype = array.dtype.name
+    check_dtype(name, dtype)
+    check_dimensions(name, array.shape)
+    pointer = array.__array_interface__["data"][0]
+    identity = (pointer, dtype, array.shape, array.strides) if array.size else (name,)
+    return Source(name, dtype, array.shape, identity, lambda: patterns_of(array))
+
+
+def patterns_of(array: NDArray[Any]) -> Patterns:
+    """Return the entries of an array of any byte order as patterns, shape (numel,)."""
+    native = np.require(array, requirements=("C", "ALIGNED")).reshape(-1)
+    if native.dtype.byteorder == ">":
+        native = native.astype(native.dtype.newbyteorder("<"))
+    return native.view(pattern_dtype(native.itemsize))
+
+
+def check_dtype(name: str, dtype: str) -> None:
+    """Raise ValueError if a file cannot hold a tensor of this dtype."""
     if dtype not in ITEMSIZE:
         expected = ", ".join(ITEMSIZE)
         raise ValueError(f"tensor {name!r} has dtype {dtype}: expected one of {expected}")
-    check_dimensions(name, array.shape)
-
-    def fetch() -> Patterns:
-        native = np.require(array, requirements=("C", "ALIGNED")).reshape(-1)
-        if native.dtype.byteorder == ">":
-            native = native.astype(native.dtype.newbyteorder("<"))
-        return native.view(pattern_dtype(ITEMSIZE[dtype]))
-
-    pointer = array.__array_interface__["data"][0]
-    identity = (pointer, dtype, array.shape, array.strides) if array.size else (name,)
-    return Source(name, dtype, array.shape, identity, fetch)
 
 
 def check_dimensions(name: str, shape: tuple[int, ...]) -> None:
