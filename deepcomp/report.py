@@ -12,6 +12,7 @@ from .container import HEAD, TRAILER, Reader
 from .errors import DczError
 from .records import TensorRecord
 from .sections import read_section
+from .tables import to_table
 
 SORT_KEYS = ("file", "name", "weights", "kept", "bytes", "ratio")
 STREAMS = ("labels", "gaps", "planes", "signs", "codebook", "codes", "directory", "raw")
@@ -239,7 +240,7 @@ def to_text(report: Report, sort: str = "file", pattern: str = "*") -> str:
     )
     total = ["file", *[""] * 3, f"{weights:,}", *[""] * 5, f"{report.file_nbytes:,}"]
     total += [ratio, ratio_float32]
-    text = _table(head, [*lines, total], n_left=4)
+    text = to_table(head, [*lines, total], n_left=4)
     parts = [
         [part, f"{n:,}", f"{100 * n / report.file_nbytes:.1f}"]
         for part, n in report.parts().items()
@@ -247,7 +248,7 @@ def to_text(report: Report, sort: str = "file", pattern: str = "*") -> str:
     parts.append(["file", f"{report.file_nbytes:,}", "100.0"])
     dense = f"{report.dense_nbytes:,} bytes at the tensors' own dtypes ({ratio} the file), "
     dense += f"{report.float32_nbytes:,} bytes as float32 ({ratio_float32})"
-    return f"{text}\n\n{_table(['part', 'bytes', '%'], parts, n_left=1)}\n\ndense: {dense}"
+    return f"{text}\n\n{to_table(['part', 'bytes', '%'], parts, n_left=1)}\n\ndense: {dense}"
 
 
 def printable(text: str) -> str:
@@ -290,18 +291,3 @@ def _cells(row: Row) -> list[str]:
         "-" if row.ratio is None else f"{row.ratio:.2f}x",
         "-" if row.ratio_float32 is None else f"{row.ratio_float32:.2f}x",
     ]
-
-
-def _table(head: list[str], lines: list[list[str]], n_left: int) -> str:
-    """Align columns, the first `n_left` to the left; rules under the head and above the last."""
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-
-    def join(line: list[str]) -> str:
-        cells = [
-            cell.ljust(width) if i < n_left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([join(head), rule, *map(join, lines[:-1]), rule, join(lines[-1])])
