@@ -51,6 +51,8 @@ class TensorDecoder:
     ----------
     record : TensorRecord
     data : memoryview of bytes, shape (record.section_nbytes,)
+    head_nbytes : int, optional
+        How many bytes may be looked at before something is decoded; by default, all.
 
     Raises
     ------
@@ -58,13 +60,15 @@ class TensorDecoder:
         If the section breaks a rule that can be checked without decoding it.
     """
 
-    def __init__(self, record: TensorRecord, data: memoryview) -> None:
+    def __init__(
+        self, record: TensorRecord, data: memoryview, head_nbytes: int | None = None
+    ) -> None:
         self.record = record
         self.dtype = pattern_dtype(record.itemsize)
         self._data = np.frombuffer(data, np.uint8)
         if record.layout == "raw":
             return
-        self.section = read_section(record, data)
+        self.section = read_section(record, data[:head_nbytes])
         nbytes = self.section.codebook_nbytes
         self.codebook = self._data[:nbytes].copy().view(self.dtype)
         self._decoders = [
@@ -173,6 +177,17 @@ class TensorDecoder:
             entries = np.empty(block.numel, self.dtype)
             self._decode_blocks(entries, range(i, i + 1), scratch)
             yield entries
+
+    def raw_entries(self, first: int, last: int) -> Patterns:
+        """Return a copy of some entries of a raw tensor."""
+        itemsize = self.record.itemsize
+        entries = self._data[first * itemsize : last * itemsize].copy().view(self.dtype)
+        self._check_bool(entries)
+        return entries
+
+    def decode_blocks_into(self, which: range, out: Patterns) -> None:
+        """Fill `out` with the entries of some blocks of a tensor that is not raw."""
+        self._decode_blocks(out, which, self._scratch())
 
     def _scratch(self) -> "_Scratch":
         return _Scratch(self.section, self.dtype)

@@ -112,7 +112,7 @@ def _decode_file(data, seed):
     for name, tensor in packed.items():
         if name not in packed.aliases:
             fetch = tensor._fetch
-            tensor._fetch = lambda fetch=fetch: memoryview(_copy(fetch()))
+            tensor._fetch = lambda *_, fetch=fetch: memoryview(_copy(fetch()))
             _decode_tensor(tensor, seed)
     return packed
 
