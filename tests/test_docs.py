@@ -1,17 +1,17 @@
-"""The pages of docs/ print what one gets, name everything that is public, and link to what is there.
+"""The pages of docs/: what they print is what one gets, and all that is public is named.
 
-In a page, Python blocks with prompts and console blocks are run from top to bottom, in an empty
-folder, and their output is compared (``...`` stands for anything).
+The Python and console blocks of a page are run from top to bottom in an empty folder, and their
+output is compared; only times may be others.
 """
 
-import contextlib
 import doctest
-import importlib.util
+import importlib
 import os
 import re
 import shlex
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -22,12 +22,22 @@ DOCS = Path(__file__).parents[1] / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PROGRAMS = {"dcz": "main", "dcz-inspect": "inspect_main"}
+TIMES = re.compile(r"[\d.,]+(?= (s|ms|times as fast)\b)")
+COUNTS = " ".join(map(str, range(999))).encode()
+
+
+class Checker(doctest.OutputChecker):
+    """Compare all but times: those of a page are of the machine on which it was written."""
+
+    def check_output(self, want, got, optionflags):
+        return super().check_output(TIMES.sub("N", want), TIMES.sub("N", got), optionflags)
 
 
 def examples_of(page):
-    """Turn a page into a doctest: all but the blocks that are run is blank, lines keep their numbers.
+    """Turn a page into a doctest: what is not run becomes blank, so that lines keep their numbers.
 
-    A command ``$ dcz ...`` becomes a call of `shell`.
+    A command ``$ dcz ...`` becomes a call of `shell`, and a blank line of its output what doctest
+    wants instead.
     """
     lines, language = [], None
     for line in page.read_text(encoding="utf-8").splitlines():
@@ -37,7 +47,9 @@ def examples_of(page):
             lines.append("")
         elif language == "console" and line.startswith("$ "):
             lines.append(f">>> shell({line[2:]!r})")
-        elif language in ("python", "console"):
+        elif language == "console":
+            lines.append(line or "<BLANKLINE>")
+        elif language == "python":
             lines.append(line)
         else:
             lines.append("")
@@ -45,16 +57,11 @@ def examples_of(page):
 
 
 def shell(command):
-    """Run ``dcz`` in this process (a test has no time to start others), anything else by a shell."""
+    """Run ``dcz``, in this process: there is no time to start others."""
     from deepcomp import cli
 
-    name, *arguments = shlex.split(command)
-    if name in PROGRAMS and not set("|<>;&") & set(command):
-        with contextlib.suppress(SystemExit):  # of --help
-            getattr(cli, PROGRAMS[name])(arguments)
-        return
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
-    print(result.stdout, end="")
+    program, *arguments = shlex.split(command)
+    getattr(cli, PROGRAMS[program])(arguments)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -63,14 +70,22 @@ def test_a_page_prints_what_one_gets(page, tmp_path, monkeypatch):
     if ">>>" not in text:
         pytest.skip("nothing to run")
     pytest.importorskip("torch")
+    if zlib.crc32(zlib.compress(COUNTS, 9)) != 2456340193:
+        pytest.skip("another make of zlib: sizes of files are others by some bytes")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "100")
     test = doctest.DocTestParser().get_doctest(text, {"shell": shell}, page.stem, str(page), 0)
     report: list[str] = []
-    runner = doctest.DocTestRunner(optionflags=FLAGS, verbose=False)
+    runner = doctest.DocTestRunner(Checker(), verbose=False, optionflags=FLAGS)
     runner.run(test, out=report.append)
     assert not runner.failures, "".join(report)
     assert runner.tries > 0
+
+
+def test_every_python_block_is_one_that_is_run():
+    for page in PAGES:
+        for block in re.findall(r"^```python\n(.*)$", page.read_text("utf-8"), re.MULTILINE):
+            assert block.startswith(">>> "), f"{page.name}: {block}"
 
 
 def test_every_public_name_is_in_the_reference():
@@ -80,9 +95,8 @@ def test_every_public_name_is_in_the_reference():
     public |= {f"deepcomp.nn.{name}" for name in deepcomp.nn.__all__}
     public |= {"deepcomp.hf.save_pretrained", "deepcomp.hf.from_pretrained"}
     for package in ("importers", "exporters"):
-        if importlib.util.find_spec(f"deepcomp.{package}"):
-            module = importlib.import_module(f"deepcomp.{package}")
-            public |= {f"deepcomp.{package}.{name}" for name in module.__all__}
+        module = importlib.import_module(f"deepcomp.{package}")
+        public |= {f"deepcomp.{package}.{name}" for name in module.__all__}
     assert public <= named
 
 
@@ -93,9 +107,3 @@ def test_pictures_are_those_that_their_script_draws(tmp_path):
     drawn = {path.name: path.read_text() for path in tmp_path.glob("*.svg")}
     assert drawn
     assert drawn == {name: (DOCS / "images" / name).read_text() for name in drawn}
-
-
-def test_links_between_pages_lead_somewhere():
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", page.read_text(encoding="utf-8")):
-            assert (DOCS / target).exists(), f"{page.name}: {target}"
