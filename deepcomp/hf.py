@@ -127,8 +127,8 @@ def from_pretrained(
     layers : {"auto", "sparse", "dense"}, default "auto"
         Which ``nn.Linear`` compute from the compressed weight, on the CPU; see
         `CompressedModel.restore`. Sparse layers need float32 parameters, so others stay dense;
-        so do embeddings and ``Conv1D`` (GPT-2). Models that read the weights of their layers
-        themselves (T5) need "dense".
+        so do embeddings and ``Conv1D`` (GPT-2). Models whose code reads the weights of its layers
+        (T5, ViT) need "dense".
     batch : int, default 1
         With "auto", the number of vectors (tokens of all sequences) that will come at a time.
     dtype : torch.dtype, optional

@@ -281,7 +281,7 @@ class CompressedTensor:
 
         Returns
         -------
-        ndarray, shape (stop - start, *shape[1:])
+        ndarray, shape (stop - start, ...)
             ``to_dense()[start:stop]``, bit for bit; of the same dtype.
 
         Raises
