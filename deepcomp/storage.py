@@ -39,7 +39,7 @@ def save(
 
     Parameters
     ----------
-    model : CompressedModel, nn.Module, or mapping of str to torch.Tensor or ndarray
+    model : CompressedModel, nn.Module, or mapping as of `compress`
         A model that is not compressed is stored exactly, bit for bit: a model that was pruned
         elsewhere gets small, and loses nothing.
     path : str or os.PathLike

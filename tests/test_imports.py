@@ -41,6 +41,7 @@ ALLOWED = {
     "multiply": ({"_kernels", "decode", "entries", "layouts"}, True),
     "convolution": ({"_kernels", "entries", "layouts", "multiply"}, True),
     "arrays": ({"records", "encode", "decode"}, True),
+    "sparse": ({"arrays", "decode"}, True),
     "codebooks": ({"sharing"}, True),
     "rules": ({"arrays"}, False),
     "pipeline": ({"_kernels", "arrays", "encode", "prune", "records", "rules", "sharing"}, True),
@@ -79,6 +80,7 @@ ALLOWED = {
         False,
     ),
     "nn.convert": ({"arrays", "decode", "records", "rules"}, True),
+    "nn.sparse": ({"arrays", "decode", "sparse", "nn.convert"}, False),
     "nn.criteria": (set(), False),
     "nn.schedules": (set(), False),
     "nn.ranking": ({"nn.criteria"}, False),
@@ -102,6 +104,28 @@ ALLOWED = {
     "nn.layers": ({"convolution", "nn.ops"}, False),
     "nn.choice": ({"_kernels", "nn.layers"}, False),
     "nn.model": ({"nn.choice", "nn.convert"}, False),
+    "importers.safetensors": ({"arrays", "decode", "files", "records"}, True),
+    "importers.bitmask": ({"arrays", "decode"}, True),
+    "importers.npz": ({"arrays", "decode", "sparse"}, True),
+    "importers.pytorch": (set(), False),
+    "importers.han": ({"sparse"}, True),
+    "importers.checkpoint": (
+        {
+            "arrays",
+            "container",
+            "importers.bitmask",
+            "importers.npz",
+            "importers.pytorch",
+            "importers.safetensors",
+        },
+        False,
+    ),
+    "exporters.safetensors": ({"files", "model", "importers.safetensors"}, False),
+    "exporters.npz": ({"files", "model"}, False),
+    "exporters.checkpoint": (
+        {"files", "model", "exporters.npz", "exporters.safetensors"},
+        False,
+    ),
 }
 
 

@@ -314,7 +314,7 @@ def test_an_empty_model_is_a_file(tmp_path):
         ({"c": np.ones(2, complex)}, ValueError, "'c' has dtype complex128"),
         ({"o": np.array([object()])}, ValueError, "'o' has dtype object"),
         ({"s": "text"}, ValueError, "'s' is a str: expected an array"),
-        ({"x": torch.ones(2, 2).to_sparse()}, ValueError, "'x' has layout torch.sparse_coo"),
+        ({"x": torch.ones(2, 2).to_sparse(1)}, ValueError, "'x' has layout torch.sparse_coo and 1"),
         ({"m": torch.ones(2, device="meta")}, ValueError, "'m' is on the meta device"),
         ({3: np.ones(2)}, ValueError, "names must be strings, not 3"),
         ([np.ones(2)], TypeError, "expected an nn.Module, a state_dict or a mapping"),
