@@ -20,8 +20,9 @@ ALLOWED = {
     "sections": ({"errors", "records"}, False),
     "files": ({"errors"}, False),
     "container": ({"errors", "files", "records", "index"}, False),
-    "report": ({"errors", "records", "container", "sections", "tables"}, False),
     "tables": (set(), False),
+    "report": ({"errors", "index", "records", "container", "sections", "tables"}, False),
+    "page": ({"model"}, False),
     "_reference": (set(), True),
     "_reference_kmeans": (set(), True),
     "_reference_matmul": (set(), True),
@@ -65,7 +66,10 @@ ALLOWED = {
         | {f"commands.{name}" for name in ("settings", "streams", "terminal")},
         False,
     ),
-    "commands.decompress": ({"commands.streams", "commands.terminal"}, False),
+    "commands.decompress": (
+        {"errors", "report", "commands.streams", "commands.terminal"},
+        False,
+    ),
     "commands.diff": (
         {"model", "report", "tensor", "commands.streams", "commands.terminal"},
         False,
