@@ -176,7 +176,8 @@ def test_completion_knows_verbs_options_and_files(folder):
     pytest.importorskip("shtab")
     script = 'source <(dcz --print-completion bash)\nask() { COMP_WORDS=("$@"); '
     script += "COMP_CWORD=$(($# - 1)); COMPREPLY=(); _shtab_dcz; echo ${COMPREPLY[@]}; }\n"
-    script += "ask dcz com; ask dcz compress --sp; ask dcz inspect --sort r; ask dcz verify mod | tr ' ' '\\n' | sort"
+    script += "ask dcz com; ask dcz compress --sp; ask dcz inspect --sort r\n"
+    script += "ask dcz verify mod | tr ' ' '\\n' | sort"
     result = shell(script)
     assert result.stdout.splitlines() == [
         "compress",
