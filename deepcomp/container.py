@@ -80,6 +80,11 @@ class Reader:
         """Number of pages, each with a checksum of four bytes."""
         return -(-self.data_end // PAGE)
 
+    @property
+    def overhead(self) -> dict[str, int]:
+        """Bytes of the file that are no tensor's, by what they are."""
+        return _overhead(self.n_pages, self.index_nbytes)
+
     def section(self, name: str, start: int = 0, end: int | None = None) -> memoryview:
         """Return the section of a tensor.
 
@@ -188,6 +193,27 @@ class Reader:
             raise self._error(str(error)) from None
 
 
+def overhead_when_written(index: Index) -> dict[str, int]:
+    """Return the `Reader.overhead` of the file that a `Writer` makes of these tensors."""
+    records = [entry for entry in index.entries.values() if isinstance(entry, TensorRecord)]
+    data_end = HEAD.size + sum(record.section_nbytes for record in records)
+    return _overhead(-(-data_end // PAGE), len(_deflate(encode_index(index))))
+
+
+def _overhead(n_pages: int, index_nbytes: int) -> dict[str, int]:
+    return {
+        "head": HEAD.size,
+        "page checksums": 4 * n_pages,
+        "index": index_nbytes,
+        "trailer": TRAILER.size,
+    }
+
+
+def _deflate(raw: bytes) -> bytes:
+    deflated = zlib.compress(raw, 9)
+    return deflated if len(raw) <= MAX_INDEX_RATIO * len(deflated) else zlib.compress(raw, 0)
+
+
 class Writer:
     """Write a ``.dcz`` file in one pass; it appears under its name only when it is whole.
 
@@ -281,9 +307,7 @@ class Writer:
         raw = encode_index(self._index)
         if len(raw) > MAX_INDEX_NBYTES:
             raise ValueError(f"an index of {len(raw)} bytes: at most {MAX_INDEX_NBYTES} fit")
-        deflated = zlib.compress(raw, 9)
-        if len(raw) > MAX_INDEX_RATIO * len(deflated):
-            deflated = zlib.compress(raw, 0)
+        deflated = _deflate(raw)
         end = struct.pack(f"<{len(self._checksums)}I", *self._checksums) + deflated
         end += struct.pack("<QII", self._offset, len(deflated), len(raw))
         self._file.write(end + struct.pack("<I4s", zlib.crc32(end), END_MAGIC))

@@ -25,14 +25,18 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         The user's own, as given to `save`.
     aliases : dict of str to str
         For each name of a tied tensor but the first, the first.
+    overhead : dict of str to int, or None
+        Bytes of its file that are no tensor's, by what they are; None if it was not loaded.
     """
 
     def __init__(
         self,
         entries: Mapping[str, CompressedTensor | str],
         metadata: Mapping[str, str] | None = None,
+        overhead: dict[str, int] | None = None,
     ) -> None:
         self.metadata = dict(metadata or {})
+        self.overhead = overhead
         self.aliases = {name: e for name, e in entries.items() if isinstance(e, str)}
         self._tensors: dict[str, CompressedTensor] = {}
         for name, entry in entries.items():

@@ -207,7 +207,7 @@ def model_of(reader: Reader) -> CompressedModel:
             entries[name] = CompressedTensor(entry, partial(reader.section, name), reader.name)
         else:
             entries[name] = entry
-    return CompressedModel(entries, reader.index.metadata)
+    return CompressedModel(entries, reader.index.metadata, reader.overhead)
 
 
 def _sections(

@@ -24,8 +24,9 @@ ALLOWED = {
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
     "container": ({"errors", "files", "records", "index", "pages", "ranges"}, False),
-    "report": ({"errors", "records", "container", "sections", "tables"}, False),
     "tables": (set(), False),
+    "report": ({"errors", "index", "records", "container", "sections", "tables"}, False),
+    "page": ({"model"}, False),
     "_reference": (set(), True),
     "_reference_kmeans": (set(), True),
     "_reference_matmul": (set(), True),
@@ -72,7 +73,10 @@ ALLOWED = {
         | {f"commands.{name}" for name in ("settings", "streams", "terminal")},
         False,
     ),
-    "commands.decompress": ({"commands.streams", "commands.terminal"}, False),
+    "commands.decompress": (
+        {"errors", "report", "commands.streams", "commands.terminal"},
+        False,
+    ),
     "commands.diff": (
         {"model", "report", "tensor", "commands.streams", "commands.terminal"},
         False,

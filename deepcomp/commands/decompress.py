@@ -4,6 +4,8 @@ import argparse
 import os
 import time
 
+from ..errors import DczError
+from ..report import printable
 from .streams import (
     STANDARD,
     display_name,
@@ -14,15 +16,14 @@ from .streams import (
 )
 from .terminal import CommandError, show, show_json
 
-FORMATS = {".safetensors": "safetensors", ".pt": "pt", ".pth": "pt", ".npz": "npz"}
-
 
 def run(options: argparse.Namespace) -> int:
     """Write a checkpoint, and print a line about it unless it is the output itself."""
     if options.json and options.output == STANDARD:
         raise CommandError("--json and the checkpoint both want standard output: name a file")
     start = time.perf_counter()
-    form = options.format or _form_of(options.output)
+    if options.output == STANDARD and options.format is None:
+        raise CommandError("standard output has no name that ends in a format: --format is needed")
     refuse_same_file(options.input, options.output)
     with trouble_is_unusable():
         reader = open_file(options.input)
@@ -31,7 +32,12 @@ def run(options: argparse.Namespace) -> int:
 
     packed = model_of(reader)
     with output_path(options.output) as target:
-        write_checkpoint(packed, target, form)
+        try:
+            write_checkpoint(packed, target, options.format)
+        except DczError:
+            raise
+        except ValueError as error:  # the format cannot hold the model
+            raise CommandError(str(error)) from error
         nbytes = os.path.getsize(target)
     seconds = time.perf_counter() - start
     if options.json:
@@ -40,7 +46,6 @@ def run(options: argparse.Namespace) -> int:
                 "schema": 1,
                 "input": display_name(options.input),
                 "output": options.output,
-                "format": form,
                 "n_tensors": len(packed),
                 "input_nbytes": reader.nbytes,
                 "output_nbytes": nbytes,
@@ -48,13 +53,6 @@ def run(options: argparse.Namespace) -> int:
             }
         )
     elif options.output != STANDARD:
-        show(f"{options.output}: {form}, {len(packed)} tensors, {nbytes:,} bytes, {seconds:.1f} s")
+        name = printable(options.output)
+        show(f"{name}: {len(packed)} tensors, {nbytes:,} bytes, {seconds:.1f} s")
     return 0
-
-
-def _form_of(path: str) -> str:
-    suffix = os.path.splitext(path)[1].lower()
-    if suffix not in FORMATS:
-        expected = ", ".join(FORMATS)
-        raise CommandError(f"{path}: expected a name that ends in one of {expected}, or --format")
-    return FORMATS[suffix]

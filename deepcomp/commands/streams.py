@@ -73,7 +73,6 @@ def display_name(path: str) -> str:
 
 def refuse_same_file(source: str, target: str) -> None:
     """Raise CommandError if a file would be written over its own input."""
-    if STANDARD in (source, target) or not os.path.exists(target):
-        return
-    if os.path.samefile(source, target):
+    both_are_there = os.path.exists(source) and os.path.exists(target)
+    if both_are_there and os.path.samefile(source, target):
         raise CommandError(f"{target}: input and output are the same file")
