@@ -46,7 +46,7 @@ class Pages:
     def __init__(self, file: File | RangedFile, data_end: int, checksums: bytes) -> None:
         self._file, self._data_end, self._checksums = file, data_end, checksums
         self.checked = bytearray(len(checksums) // 4)
-        self._kept = _unused_memory(data_end, file.name) if isinstance(file, RangedFile) else None
+        self._kept = unused_memory(data_end, file.name) if isinstance(file, RangedFile) else None
 
     def check(
         self, start: int, end: int, what: str, owners: Callable[[int, int], str] | None = None
@@ -134,7 +134,7 @@ class Pages:
         )
 
 
-def _unused_memory(nbytes: int, name: str) -> memoryview:
+def unused_memory(nbytes: int, name: str) -> memoryview:
     """Return so many zeros, which take memory only where something else is written."""
     try:
         memory = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)

@@ -105,8 +105,9 @@ class RangedFile:
         if not isinstance(data, bytes):
             raise TypeError(f"{self.name}: it gives {type(data).__name__}: expected a binary file")
         if len(data) != end - start:
+            what = f"{what}: " if what else ""
             raise DczError(
-                f"{self.name}: {_colon(what)}cut off, or not read as asked: "
+                f"{self.name}: {what}cut off, or not sent as asked: "
                 f"found {len(data)} bytes from {start} on, expected {end - start}"
             )
         return data
@@ -131,26 +132,31 @@ class RangedFile:
 
     def _failure(self, error: Exception, what: str) -> Exception:
         """Say what went wrong, in one line and without credentials."""
-        cause = error.__cause__ or error
-        reason = str(cause).replace(self._url, self.name) if self._url else str(cause)
-        reason = " ".join(text_without_credentials(reason).split())[:_LONGEST_REASON]
-        reason = reason if reason.isprintable() else reason.encode("unicode_escape").decode()
-        reason = f"{type(cause).__name__}: {reason}" if reason else type(cause).__name__
+        where = f"{self.name}: {what}: " if what else f"{self.name}: "
         if isinstance(error, ImportError):
             return ImportError(
-                f"{self.name}: {reason} (for http and https: pip install deepcomp[remote])"
+                f"{where}{self._reason(error)} "
+                "(pip install deepcomp[remote]: fsspec, and what it needs for http and https)"
             )
         if self._url.startswith("http") and isinstance(error, ValueError):  # as fsspec tells it
             return OSError(
-                f"{self.name}: {_colon(what)}the server does not send ranges of the file, or does "
-                "not tell its size: download it, and load the copy"
+                f"{where}the server does not send ranges of the file, or does not tell its size: "
+                "download it, and load the copy"
             )
+        cause = error.__cause__ or error  # fsspec says of any error of a server: not found
         number = cause.errno if isinstance(cause, OSError) else None
         if isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404:  # HTTP
-            number, reason = errno.ENOENT, os.strerror(errno.ENOENT)
-        if number is None:
-            return OSError(f"{self.name}: {_colon(what)}cannot be read: {reason}")
-        return OSError(number, _colon(what) + reason, self.name)
+            number = errno.ENOENT
+        if number == errno.ENOENT:
+            return FileNotFoundError(number, os.strerror(number), self.name)
+        message = f"{where}cannot be read: {self._reason(cause)}"
+        return OSError(message) if number is None else OSError(number, message)
+
+    def _reason(self, error: BaseException) -> str:
+        reason = str(error).replace(self._url, self.name) if self._url else str(error)
+        reason = " ".join(text_without_credentials(reason).split())[:_LONGEST_REASON]
+        reason = reason if reason.isprintable() else reason.encode("unicode_escape").decode()
+        return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 
 def open_file(
@@ -208,7 +214,3 @@ def _name_of(file: Any) -> str:
     if isinstance(name, str | bytes):
         return text_without_credentials(os.fsdecode(name))
     return f"<{type(file).__name__}>"
-
-
-def _colon(what: str) -> str:
-    return f"{what}: " if what else ""

@@ -25,7 +25,8 @@ def row_entries(record: TensorRecord, start: int, stop: int) -> tuple[int, int]:
     """
     if not record.shape:
         raise IndexError(f"tensor {record.name!r} has no dimensions: there are no rows")
-    if not 0 <= index(start) <= index(stop) <= record.shape[0]:
+    start, stop = index(start), index(stop)  # those of NumPy may overflow
+    if not 0 <= start <= stop <= record.shape[0]:
         raise IndexError(
             f"tensor {record.name!r}: rows from {start} up to {stop}: "
             f"expected 0 <= start <= stop <= {record.shape[0]}"

@@ -306,7 +306,7 @@ class CompressedTensor:
 
         first, last = row_entries(self.record, start, stop)
         patterns = self._named(lambda: self._decode_between(first, last))
-        return to_values(patterns, self.dtype).reshape(stop - start, *self.shape[1:])
+        return to_values(patterns, self.dtype).reshape(int(stop) - int(start), *self.shape[1:])
 
     def _decode_between(self, first: int, last: int) -> Patterns:
         """Decode some entries; only what is needed of the section is fetched and checked."""

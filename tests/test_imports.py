@@ -191,7 +191,7 @@ def test_loading_and_inspecting_need_neither_numpy_nor_torch(tmp_path):
     path = tmp_path / "m.dcz"
     deepcomp.save(deepcomp.compress({"w": np.eye(30)}), path)
     code = f"from deepcomp.cli import inspect_main\nassert inspect_main([{str(path)!r}]) == 0"
-    heavy = {"numpy", "torch", "tqdm", "sklearn", "scipy"}
+    heavy = {"numpy", "torch", "tqdm", "sklearn", "scipy", "fsspec", "aiohttp"}
     assert not heavy & modules_after(code)
     code = (
         "import deepcomp\n"
