@@ -31,15 +31,15 @@ _COLUMNS = (
     _Column("dtype", "dtype", "wide left", False),
     _Column("layout", "layout", "middle left", False),
     _Column("weights", "weights", "wide", True),
-    _Column("kept %", "kept, %", "", True),
-    _Column("bits/ weight", "bits/weight", "wide", True),
+    _Column("kept\n%", "kept, %", "", True),
+    _Column("bits/\nweight", "bits/weight", "wide", True),
     _Column("Huffman", "bits/weight after Huffman", "wide", True),
-    _Column("bits/ index", "bits/index", "wide", True),
+    _Column("bits/\nindex", "bits/index", "wide", True),
     _Column("Huffman", "bits/index after Huffman", "wide", True),
     _Column("bytes", "bytes", "", True),
     _Column(_PARTS, "", "middle left", False),
     _Column("ratio", "ratio", "", True),
-    _Column("vs f32", "ratio against float32", "wide", True),
+    _Column("against\nfloat32", "ratio against float32", "wide", True),
 )
 
 
@@ -59,7 +59,8 @@ def short_bytes(n: int) -> str:
     if n < 1000:
         return f"{n} B"
     power = min((len(str(n)) - 1) // 3, 4)
-    return f"{n / 1000**power:#.3g} {('', 'kB', 'MB', 'GB', 'TB')[power]}"
+    number = f"{n / 1000**power:#.3g}".rstrip(".")
+    return f"{number} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
 
 
 def facts(report: Report) -> str:
@@ -139,7 +140,7 @@ def legend(report: Report) -> str:
 def layouts(report: Report) -> str:
     """List the layouts that occur, as options of the filter."""
     found = dict.fromkeys(row.layout for row in report.rows)
-    return "".join(f"<option>{text(layout)}</option>" for layout in found)
+    return "".join(f"<option>{layout}</option>" for layout in found)
 
 
 def metadata(report: Report) -> str:
@@ -177,15 +178,14 @@ def _head(column: _Column) -> str:
 
 def _line(i: int, row: Row, largest: int) -> str:
     shape = "×".join(map(str, row.shape)) or "scalar"
-    layout = row.layout if row.tied_to is None else f"= {row.tied_to}"
-    name = f'<span class="name">{text(row.name)}</span>'
-    if row.tied_to is not None:
-        shape = f"= {row.tied_to}"
+    under = shape if row.tied_to is None else f"= {row.tied_to}"
+    css = "shape" if row.tied_to is None else "shape tied"
+    name = f'<span class="name">{text(row.name)}</span><span class="{css}">{text(under)}</span>'
     cells: list[tuple[str, object]] = [
-        (f'{name}<span class="shape">{text(shape)}</span>', row.name),
-        (text(shape), row.n_weights),
+        (name, row.name),
+        (shape, row.n_weights),
         (row.dtype, row.dtype),
-        (text(layout), layout),
+        (row.layout, row.layout),
         (f"{row.n_weights:,}", row.n_weights),
         _number(None if row.kept is None else 100 * row.kept, ".1f"),
         _number(row.weight_bits, ".1f"),
@@ -201,7 +201,7 @@ def _line(i: int, row: Row, largest: int) -> str:
         f'<td{_class(column.css)} data-value="{text(str(value))}">{shown}</td>'
         for column, (shown, value) in zip(_COLUMNS, cells, strict=True)
     )
-    return f'<tr class="row" data-row="{i}" data-layout="{text(row.layout)}">{filled}</tr>'
+    return f'<tr class="row" data-row="{i}" data-layout="{row.layout}">{filled}</tr>'
 
 
 def _foot_line(what: str, nbytes: int, ratio: str) -> str:

@@ -1,7 +1,7 @@
 // The pictures of one tensor. Texts go in as textContent only, never as markup.
 
-const WIDTH = 340;
-const HEIGHT = 190;
+const WIDTH = 300;
+const HEIGHT = 180;
 const PLOT = { left: 42, right: WIDTH - 8, top: 8, bottom: HEIGHT - 30 };
 
 function make(tag, attributes = {}) {
@@ -55,10 +55,10 @@ function drawHistogram(found) {
   const values = width ? counts.map((_, i) => found.values[0] + i * width) : found.values;
   const notes = [];
   const total = sum(counts) + found.n_zeros + found.n_not_finite;
-  if (found.n_zeros) notes.push(`${percent(found.n_zeros / total)} are zeros, which are not drawn`);
+  notes.push(found.n_zeros ? `${percent(found.n_zeros / total)} are zeros, which are not drawn` : "no zeros");
   if (found.n_not_finite) notes.push(`${integer(found.n_not_finite)} are NaN or infinite`);
   notes.unshift(width ? `${counts.length} bins of one width` : `${counts.length} values in the codebook`);
-  if (!counts.length) return figure("Weights", chart("No weights to draw"), `${notes.slice(1).join("; ") || "No weights"}.`);
+  if (!counts.length) return figure("Weights", "", `None to draw: ${notes.slice(1).join("; ")}.`);
   // halves: the range of two finite numbers need not be finite
   const low = Math.min(values[0], width ? Infinity : 0) / 2;
   const high = Math.max(values.at(-1) + width, width ? -Infinity : 0) / 2;
@@ -66,7 +66,7 @@ function drawHistogram(found) {
   const highest = Math.max(...counts);
   const up = (n) => PLOT.bottom - (n / highest) * (PLOT.bottom - PLOT.top);
   const svg = chart(`Histogram of the weights: ${notes.join("; ")}`);
-  drawScale(svg, highest, [highest / 2, highest], compact);
+  drawScale(svg, highest, highest % 2 ? [highest] : [highest / 2, highest], compact);
   values.forEach((value, i) => {
     if (width) {
       const [x, next] = [at(value), at(value + width)];
@@ -114,17 +114,17 @@ function drawCode(code) {
   const above = code.entropy > 0 ? `, ${percent(code.mean_bits / code.entropy - 1)} above` : "";
   const caption = `${integer(code.n_symbols)} symbols, ${code.lengths.length} different ones, from the most to the least frequent; ${bits}${above}. Line: code length; dashes: ideal.`;
   const n = code.lengths.length;
-  const highest = Math.ceil(Math.max(...code.lengths, ...code.ideal, 1));
+  const highest = 2 * Math.ceil(Math.max(...code.lengths, ...code.ideal, 1) / 2);
   const across = (i) => PLOT.left + (i / n) * (PLOT.right - PLOT.left);
   const up = (value) => PLOT.bottom - (value / highest) * (PLOT.bottom - PLOT.top);
   const svg = chart(`Code lengths of ${code.name}: ${bits}`);
-  drawScale(svg, highest, [highest / 2, highest], (bit) => short(bit));
+  drawScale(svg, highest, [highest / 2, highest], String);
   for (const [kind, values] of [["coded", code.lengths], ["ideal", code.ideal]]) {
     const points = values.flatMap((value, i) => [`${across(i)},${up(value)}`, `${across(i + 1)},${up(value)}`]);
     svg.append(make("polyline", { class: kind, points: points.join(" ") }));
   }
   write(svg, PLOT.left, HEIGHT - 14, "bits", "end");
-  write(svg, across(0.5), HEIGHT - 14, "1");
-  if (n > 1) write(svg, across(n - 0.5), HEIGHT - 14, String(n));
+  write(svg, PLOT.left + 3, HEIGHT - 14, "1", "start");
+  if (n > 1) write(svg, PLOT.right, HEIGHT - 14, String(n), "end");
   return figure(`Code of ${code.name}`, svg, caption);
 }

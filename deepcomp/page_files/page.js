@@ -61,12 +61,15 @@ function makeDetail(row, item, table) {
     numbers.append(group);
   };
   [...table.tHead.rows[0].cells].forEach((head, i) => {
-    if (i > 0 && head.dataset.full) add(head.dataset.full, row.cells[i].textContent);
+    const value = row.cells[i].textContent;
+    if (i > 0 && head.dataset.full && value !== "–") add(head.dataset.full, value);
   });
   KINDS.forEach((kind, i) => item.parts[i] && add(`bytes: ${kind}`, integer(item.parts[i])));
   const figures = document.createElement("div");
   figures.className = "figures";
-  figures.append(drawHistogram(item.histogram), drawZeros(item.zeros), ...item.codes.map(drawCode));
+  if (item.dense) figures.append(drawHistogram(item.histogram));
+  if (item.histogram.n_zeros) figures.append(drawZeros(item.zeros));
+  figures.append(...item.codes.map(drawCode));
   const detail = document.createElement("tr");
   const cell = detail.insertCell();
   detail.className = "detail";

@@ -56,24 +56,24 @@ function drawMap(element, items, mode, open) {
 }
 
 function drawTile(item, [x, y, width, height], mode, open) {
-  const tile = make("g", { class: mode === "before" ? "plain" : "" });
+  const tile = make("svg", { class: mode === "before" ? "plain" : "", x, y, width, height }); // cuts long names off
   const after = sum(item.parts);
   const title = make("title");
   const kinds = KINDS.map((kind, i) => (item.parts[i] ? `\n${kind} ${integer(item.parts[i])}` : "")).join("");
   title.textContent = `${item.name}\n${integer(item.dense)} bytes before, ${integer(after)} after${kinds}`;
   tile.append(title);
   if (mode === "before") {
-    tile.append(make("rect", { class: "k-before", x, y, width, height }));
+    tile.append(make("rect", { class: "k-before", width, height }));
     const scale = Math.sqrt(Math.min(after / item.dense, 1)); // what is left of it, in its corner
     const [w, h] = [width * scale, height * scale];
-    drawSlices(tile, item.parts, x + width - w, y + height - h, w, h);
+    drawSlices(tile, item.parts, width - w, height - h, w, h);
   } else {
-    drawSlices(tile, item.parts, x, y, width, height);
+    drawSlices(tile, item.parts, 0, 0, width, height);
   }
-  tile.append(make("rect", { class: "tile-edge", x, y, width, height }));
+  tile.append(make("rect", { class: "tile-edge", width, height }));
   const fits = Math.floor((width - 10) / 6.4);
   if (height > 18 && fits >= 4) {
-    const name = make("text", { x: x + 5, y: y + 14 });
+    const name = make("text", { x: 5, y: 14 });
     name.textContent = item.name.length > fits ? `${item.name.slice(0, fits - 1)}…` : item.name;
     tile.append(name);
   }
