@@ -5,7 +5,7 @@ Each tensor is decoded on its own, block by block, so that no dense copy of it i
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import isqrt, prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,10 +64,13 @@ class ZeroMap:
     shape : (int, int)
         Of the matrix under the grid: ``shape[0]`` rows, all other dimensions flattened; one row
         for a vector.
+    cell : int
+        Height and width of a cell in entries; the last ones may be smaller.
     """
 
     density: Floats
     shape: tuple[int, int]
+    cell: int
 
 
 @dataclass(frozen=True)
@@ -182,7 +185,7 @@ def zeros(tensor: CompressedTensor, max_cells: int = MAX_CELLS) -> ZeroMap:
     ----------
     tensor : CompressedTensor
     max_cells : int
-        The most cells of the grid; a cell is at least one entry, and about as wide as high.
+        The most cells of the grid.
 
     Returns
     -------
@@ -203,28 +206,24 @@ def zeros(tensor: CompressedTensor, max_cells: int = MAX_CELLS) -> ZeroMap:
     shape = tensor.shape
     rows = shape[0] if len(shape) > 1 else 1
     columns = prod(shape[1:]) if len(shape) > 1 else prod(shape)
-    if tensor.record.numel == 0:
-        return ZeroMap(np.zeros((0, 0)), (rows, columns))
-    n_rows = min(rows, max(1, round(sqrt(max_cells) * sqrt(rows / columns))), max_cells)
-    n_columns = min(columns, max(1, max_cells // n_rows))
-    n_rows = min(rows, max(1, max_cells // n_columns))
+    cell = max(1, isqrt(rows * columns // max_cells))
+    while -(-rows // cell) * -(-columns // cell) > max_cells:
+        cell += 1 + cell // 16
+    n_rows, n_columns = -(-rows // cell), -(-columns // cell)
     kept = np.zeros(n_rows * n_columns, np.int64)
 
     def count(decoder: TensorDecoder) -> None:
         for positions, _ in decoder.kept_blocks():
             row, column = np.divmod(positions, columns)
-            cell = row * n_rows // rows * n_columns + column * n_columns // columns
-            np.add(kept, np.bincount(cell, minlength=kept.size), out=kept)
+            cells = row // cell * n_columns + column // cell
+            np.add(kept, np.bincount(cells, minlength=kept.size), out=kept)
 
-    if tensor.record.nnz != 0:
+    if tensor.record.numel and tensor.record.nnz != 0:
         tensor.decode_with(count)
-    n_entries = np.outer(_cell_sizes(rows, n_rows), _cell_sizes(columns, n_columns))
-    return ZeroMap(kept.reshape(n_rows, n_columns) / n_entries, (rows, columns))
-
-
-def _cell_sizes(n: int, n_cells: int) -> Counts:
-    """Return how many ``i`` of ``0 .. n - 1`` have ``i * n_cells // n`` equal to 0, 1, ..."""
-    return np.diff([-(-i * n // n_cells) for i in range(n_cells + 1)])
+    heights = np.minimum(cell, rows - cell * np.arange(n_rows))
+    widths = np.minimum(cell, columns - cell * np.arange(n_columns))
+    density = kept.reshape(n_rows, n_columns) / np.outer(heights, widths)
+    return ZeroMap(density, (rows, columns), cell)
 
 
 def code_lengths(tensor: CompressedTensor) -> list[StreamCode]:

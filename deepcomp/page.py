@@ -124,6 +124,7 @@ def _zeros(found: ZeroMap) -> dict[str, Any]:
     return {
         "shape": found.shape,
         "grid": shades.shape,
+        "cell": found.cell,
         "highest": highest,
         "cells": b64encode(shades.tobytes()).decode(),
     }

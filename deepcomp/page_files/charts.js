@@ -94,8 +94,8 @@ function drawZeros(found) {
   canvas.width = columns;
   canvas.height = rows;
   const [r, c] = found.shape;
-  const across = rows === r && columns === c ? "each cell is an entry" : `in ${integer(rows)} × ${integer(columns)} cells`;
-  const caption = `${integer(r)} × ${integer(c)}, ${across}; full colour: ${percent(found.highest)} kept, none: 0 %.`;
+  const size = found.cell === 1 ? "each cell an entry" : `cells of ${found.cell} × ${found.cell} entries`;
+  const caption = `${integer(r)} × ${integer(c)}, ${size}; full colour: ${percent(found.highest)} kept, none: 0 %.`;
   canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", `Pattern of zeros, ${caption}`);
   canvas.style.aspectRatio = Math.min(Math.max(columns / rows, 0.8), 14);

@@ -72,7 +72,7 @@ function drawTile(item, [x, y, width, height], mode, open) {
   }
   tile.append(make("rect", { class: "tile-edge", width, height }));
   const fits = Math.floor((width - 10) / 6.4);
-  if (height > 18 && fits >= 4) {
+  if (height > 18 && fits >= 7) {
     const name = make("text", { x: 5, y: 14 });
     name.textContent = item.name.length > fits ? `${item.name.slice(0, fits - 1)}…` : item.name;
     tile.append(name);
