@@ -99,6 +99,11 @@ class CompressedModel(Mapping[str, CompressedTensor]):
                 entries[name] = tensor.under(name) if first == name else first
         return CompressedModel(entries, self.metadata)
 
+    def _repr_html_(self) -> str:
+        from .notebook import model_html
+
+        return model_html(self)
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Decode all tensors for torch.
 
