@@ -23,11 +23,14 @@ _HOMES = {
     "share_weights": "nn.shared",
 }
 
-_MODULES = ("plot",)
+_MODULES = ("exporters", "hf", "importers", "plot")
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 if TYPE_CHECKING:
+    from . import exporters as exporters
+    from . import hf as hf
+    from . import importers as importers
     from . import plot as plot
     from .compression import compress as compress
     from .errors import DczError as DczError
