@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 
-import deepcomp
 from deepcomp import _kernels
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -24,7 +23,14 @@ PAGES = sorted(DOCS.glob("*.md"))
 FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 PROGRAMS = {"dcz": "main", "dcz-inspect": "inspect_main"}
 MODULES = ["deepcomp.exporters", "deepcomp.hf", "deepcomp.importers", "deepcomp.importers.han"]
-MODULES += ["deepcomp.nn.criteria", "deepcomp.nn.schedules", "deepcomp.page", "deepcomp.plot"]
+MODULES += [
+    "deepcomp",
+    "deepcomp.nn",
+    "deepcomp.nn.criteria",
+    "deepcomp.nn.schedules",
+    "deepcomp.page",
+    "deepcomp.plot",
+]
 TIMES = re.compile(r"[\d.,]+(?= (s|ms|times as fast)\b)")
 COUNTS = " ".join(map(str, range(999))).encode()
 
@@ -101,7 +107,7 @@ def test_every_public_name_is_in_the_reference():
     whole = set(re.findall(r"^\.\. automodule:: (\S+)", text, re.MULTILINE))
     named = set(re.findall(r"^\.\. auto\w+:: (\S+)", text, re.MULTILINE))
     public = set()
-    for module in (deepcomp, deepcomp.nn, *map(importlib.import_module, MODULES)):
+    for module in map(importlib.import_module, MODULES):
         names = getattr(module, "__all__", None) or [
             name
             for name, value in vars(module).items()
