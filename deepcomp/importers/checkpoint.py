@@ -114,9 +114,8 @@ def _read(path: str) -> tuple[Mapping[str, Any], dict[str, str]]:
         return _unfolded(path, *safetensors.read_shards(path))
     if start.startswith(MAGIC):
         raise ValueError(f"{path}: is a .dcz file already: open it with deepcomp.load")
-    if start.startswith(b"PK") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+    if start.startswith(b"PK"):
+        names = _members(path)
         if any(name.endswith("data.pkl") for name in names):
             return pytorch.read_file(path), {}
         if npz.looks_like_npz(names) or path.endswith(".npz"):
@@ -126,6 +125,15 @@ def _read(path: str) -> tuple[Mapping[str, Any], dict[str, str]]:
     elif start.startswith(b"\x80") or path.endswith(_TORCH_SUFFIXES):  # a pickle, as of torch 1.5
         return pytorch.read_file(path), {}
     raise ValueError(f"{path}: expected {_EXPECTED}, found a file that starts with {start!r}")
+
+
+def _members(path: str) -> list[str]:
+    """List what is in a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{path}: a damaged archive: {error}") from None
 
 
 def _unfolded(
