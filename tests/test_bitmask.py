@@ -111,5 +111,5 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, changes, message):
     save_file({n: t for n, t in parts.items() if t is not None}, tmp_path / "m.safetensors")
     with pytest.raises(ValueError, match=message.replace("fc.", r"fc\.")) as caught:
         deepcomp.save(read_checkpoint(tmp_path / "m.safetensors").tensors, tmp_path / "m.dcz")
-    assert "tensor 'fc" in str(caught.value)
+    assert "m.safetensors: tensor 'fc" in str(caught.value)
     assert not (tmp_path / "m.dcz").exists()

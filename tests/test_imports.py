@@ -87,6 +87,7 @@ ALLOWED = {
         {
             "arrays",
             "container",
+            "decode",
             "importers.bitmask",
             "importers.npz",
             "importers.pytorch",
