@@ -53,8 +53,13 @@ class Source:
         return self.is_float and len(self.shape) >= 2
 
     def weight(self) -> Weight:
-        """Fetch the entries."""
-        return Weight(self.name, self.dtype, self.shape, self.fetch())
+        """Fetch the entries; raise ValueError if a bool is neither 0 nor 1."""
+        patterns = self.fetch()
+        if self.dtype == "bool" and patterns.max(initial=0) > 1:
+            raise ValueError(
+                f"tensor {self.name!r}: an entry of a bool tensor is {int(patterns.max())}"
+            )
+        return Weight(self.name, self.dtype, self.shape, patterns)
 
     def renamed(self, name: str) -> "Source":
         """Return the same tensor under another name."""

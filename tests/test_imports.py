@@ -128,6 +128,7 @@ ALLOWED = {
         {
             "arrays",
             "container",
+            "decode",
             "importers.bitmask",
             "importers.npz",
             "importers.pytorch",

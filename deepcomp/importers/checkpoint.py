@@ -2,12 +2,14 @@
 
 import os
 import zipfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..arrays import Source, sources
 from ..container import MAGIC
+from ..decode import Patterns
 from . import bitmask, npz, pytorch, safetensors
 
 _EXPECTED = "a .safetensors file or a folder of them, a PyTorch checkpoint or an .npz file"
@@ -84,7 +86,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         path = _model_in(path)
     tensors, metadata = _read(path)
     try:
-        return Checkpoint(_listed(tensors), metadata)
+        return Checkpoint(_listed(path, tensors), metadata)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -114,9 +116,8 @@ def _read(path: str) -> tuple[Mapping[str, Any], dict[str, str]]:
         return _unfolded(path, *safetensors.read_shards(path))
     if start.startswith(MAGIC):
         raise ValueError(f"{path}: is a .dcz file already: open it with deepcomp.load")
-    if start.startswith(b"PK") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
+    if start.startswith(b"PK"):
+        names = _members(path)
         if any(name.endswith("data.pkl") for name in names):
             return pytorch.read_file(path), {}
         if npz.looks_like_npz(names) or path.endswith(".npz"):
@@ -128,6 +129,15 @@ def _read(path: str) -> tuple[Mapping[str, Any], dict[str, str]]:
     raise ValueError(f"{path}: expected {_EXPECTED}, found a file that starts with {start!r}")
 
 
+def _members(path: str) -> list[str]:
+    """List what is in a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{path}: a damaged archive: {error}") from None
+
+
 def _unfolded(
     path: str, tensors: dict[str, Source], metadata: dict[str, str]
 ) -> tuple[dict[str, Source], dict[str, str]]:
@@ -137,9 +147,22 @@ def _unfolded(
         raise ValueError(f"{path}: {error}") from None
 
 
-def _listed(model: Mapping[str, Any]) -> dict[str, Source]:
+def _listed(path: str, model: Mapping[str, Any]) -> dict[str, Source]:
     """Fold what was pruned by masks or shared, and refuse what a ``.dcz`` file cannot hold."""
     tensors: dict[str, Source] = {}
     for name, entry in sources(model).items():
-        tensors[name] = tensors[entry].renamed(name) if isinstance(entry, str) else entry
+        if isinstance(entry, str):
+            tensors[name] = tensors[entry].renamed(name)
+        else:
+            tensors[name] = replace(entry, fetch=partial(_fetch, path, entry.fetch))
     return tensors
+
+
+def _fetch(path: str, fetch: Callable[[], Patterns]) -> Patterns:
+    """Let an error name the file."""
+    try:
+        return fetch()
+    except ValueError as error:
+        if str(error).startswith(path):
+            raise
+        raise ValueError(f"{path}: {error}") from None

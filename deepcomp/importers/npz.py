@@ -1,8 +1,9 @@
 """``.npz`` files of NumPy, and those of ``scipy.sparse.save_npz``; pickled objects are refused."""
 
+import contextlib
 import os
 import zipfile
-import zlib
+from collections.abc import Iterator
 from functools import partial
 from io import BytesIO
 from math import prod
@@ -14,7 +15,7 @@ from ..arrays import Source, check_dimensions, check_dtype, patterns_of
 from ..decode import Patterns
 from ..sparse import expand_indptr, scatter
 
-_COMPRESSED = {"csr": ("indices", "indptr"), "csc": ("indices", "indptr"), "coo": ("row", "col")}
+_INDEX_PARTS = {"csr": ("indices", "indptr"), "csc": ("indices", "indptr"), "coo": ("row", "col")}
 _MAX_HEADER_NBYTES = 10_000  # as numpy.load
 
 
@@ -49,40 +50,44 @@ def read_file(path: str) -> dict[str, Source]:
         If the file is damaged, or has a dtype that a ``.dcz`` file cannot hold.
     """
     tensors: dict[str, Source] = {}
+    with _opened(path) as archive:
+        members = archive.namelist()
+        if {"format.npy", "shape.npy", "data.npy"} <= set(members):
+            name = os.path.basename(path).removesuffix(".npz")
+            return {name: _sparse(path, name, archive)}
+        for member in members:
+            name = member.removesuffix(".npy")
+            if name in tensors or not member.endswith(".npy"):
+                raise ValueError(f"member {member!r}: expected arrays of different names")
+            shape, dtype, _ = _header(archive, member)
+            check_dtype(name, dtype.name)
+            check_dimensions(name, shape)
+            fetch = partial(_fetch, path, member)
+            tensors[name] = Source(name, dtype.name, shape, (path, name), fetch)
+    return tensors
+
+
+@contextlib.contextmanager
+def _opened(path: str) -> Iterator[zipfile.ZipFile]:
+    """Open an archive; what is wrong with it, or with an array, names the file."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-            if "format.npy" in members and "shape.npy" in members and "data.npy" in members:
-                name = os.path.basename(path).removesuffix(".npz")
-                return {name: _sparse(path, name, archive)}
-            for member in members:
-                name = member.removesuffix(".npy")
-                if name in tensors or not member.endswith(".npy"):
-                    raise ValueError(f"member {member!r}: expected arrays of different names")
-                shape, dtype, _ = _header(archive, member)
-                check_dtype(name, dtype.name)
-                check_dimensions(name, shape)
-                fetch = partial(_fetch, path, member)
-                tensors[name] = Source(name, dtype.name, shape, (path, name), fetch)
-    except (ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+            yield archive
+    except Exception as error:  # a damaged file can lead to any of zipfile's, zlib's and NumPy's
         raise ValueError(f"{path}: {error}") from None
-    return tensors
 
 
 def _header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype, bool]:
     """Read the shape and dtype of an array, and whether its columns come first."""
     formats = np.lib.format
     with archive.open(member) as file:
-        try:
-            version = formats.read_magic(file)
-            if version == (1, 0):
-                shape, is_fortran, dtype = formats.read_array_header_1_0(file, _MAX_HEADER_NBYTES)
-            elif version == (2, 0):
-                shape, is_fortran, dtype = formats.read_array_header_2_0(file, _MAX_HEADER_NBYTES)
-            else:
-                raise ValueError(f"version {version} of .npy: expected 1.0 or 2.0")
-        except (ValueError, EOFError, zlib.error) as error:
-            raise ValueError(f"member {member!r}: {error}") from None
+        version = formats.read_magic(file)
+        if version == (1, 0):
+            shape, is_fortran, dtype = formats.read_array_header_1_0(file, _MAX_HEADER_NBYTES)
+        elif version == (2, 0):
+            shape, is_fortran, dtype = formats.read_array_header_2_0(file, _MAX_HEADER_NBYTES)
+        else:
+            raise ValueError(f"member {member!r}: .npy version {version}: expected 1.0 or 2.0")
         nbytes = archive.getinfo(member).file_size - file.tell()
     if not dtype.hasobject and prod(shape) * dtype.itemsize != nbytes:
         expected = prod(shape) * dtype.itemsize
@@ -94,29 +99,23 @@ def _read(archive: zipfile.ZipFile, member: str) -> NDArray:
     """Read an array; memory is taken for what is there, not for what the header claims."""
     shape, dtype, is_fortran = _header(archive, member)
     check_dtype(member, dtype.name)
-    try:
-        data = archive.read(member)  # which checks its CRC
-    except (zlib.error, EOFError) as error:
-        raise ValueError(f"member {member!r}: {error}") from None
+    data = archive.read(member)  # which checks its CRC
     nbytes = prod(shape) * dtype.itemsize
     entries = np.frombuffer(data, dtype, offset=len(data) - nbytes)
     return entries.reshape(shape, order="F" if is_fortran else "C")
 
 
 def _fetch(path: str, member: str) -> Patterns:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return patterns_of(_read(archive, member))
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: {error}") from None
+    with _opened(path) as archive:
+        return patterns_of(_read(archive, member))
 
 
 def _sparse(path: str, name: str, archive: zipfile.ZipFile) -> Source:
     """Present the parts of a sparse matrix as one tensor."""
     with archive.open("format.npy") as file:  # a string, which no tensor is
         format = _text(file.read(1000))
-    if format not in _COMPRESSED:
-        raise ValueError(f"format is {format!r}: expected one of {', '.join(_COMPRESSED)}")
+    if format not in _INDEX_PARTS:
+        raise ValueError(f"format is {format!r}: expected one of {', '.join(_INDEX_PARTS)}")
     data_shape, dtype, _ = _header(archive, "data.npy")
     check_dtype(name, dtype.name)
     shape = tuple(int(n) for n in _integers(archive, "shape.npy"))
@@ -126,10 +125,9 @@ def _sparse(path: str, name: str, archive: zipfile.ZipFile) -> Source:
 
 
 def _scatter(path: str, format: str, shape: tuple[int, int]) -> Patterns:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            patterns = patterns_of(_read(archive, "data.npy"))
-            first, second = (_integers(archive, f"{part}.npy") for part in _COMPRESSED[format])
+    with _opened(path) as archive:
+        patterns = patterns_of(_read(archive, "data.npy"))
+        first, second = (_integers(archive, f"{part}.npy") for part in _INDEX_PARTS[format])
         if format == "csr":
             coordinates = [expand_indptr(second, shape[0], patterns.size), first]
         elif format == "csc":
@@ -137,8 +135,6 @@ def _scatter(path: str, format: str, shape: tuple[int, int]) -> Patterns:
         else:
             coordinates = [first, second]
         return scatter(patterns, coordinates, shape)
-    except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path}: {error}") from None
 
 
 def _integers(archive: zipfile.ZipFile, member: str) -> NDArray[np.int64]:

@@ -35,9 +35,11 @@ def read_file(path: str) -> Mapping[str, Any]:
             f"{path}: a PyTorch checkpoint needs torch: pip install deepcomp[torch]",
             name=error.name,
         ) from error
-    is_zip = zipfile.is_zipfile(path)
+    may_map = zipfile.is_zipfile(path) and not path.endswith(".safetensors")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+        with open(path, "rb") as file:  # what to open by its name, torch may take for safetensors
+            source = path if may_map else file
+            loaded = torch.load(source, map_location="cpu", weights_only=True, mmap=may_map)
     except OSError:
         raise
     except Exception as error:  # a damaged file can lead to any of Python's
@@ -70,5 +72,6 @@ def _state_dict(path: str, loaded: Any) -> Mapping[str, Any]:
 
 def _reason(error: Exception) -> str:
     """Return the sentence of torch's long message that says what is wrong."""
-    text = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
-    return text.splitlines()[0].partition(". ")[0]
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "nsupported" in line] or lines or [type(error).__name__]
+    return telling[0].removeprefix("WeightsUnpickler error: ").partition(". ")[0]

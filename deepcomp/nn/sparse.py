@@ -51,7 +51,7 @@ def sparse_source(name: str, dtype: str, tensor: torch.Tensor) -> Source:
 
 
 def _from_coo(tensor: torch.Tensor) -> Patterns:
-    if not tensor.is_coalesced():
+    if not tensor.is_coalesced():  # and coalesce trusts the indices
         indices, values = tensor._indices(), tensor._values()
         tensor = torch.sparse_coo_tensor(indices, values, tensor.shape, check_invariants=True)
         tensor = tensor.coalesce()
