@@ -6,7 +6,6 @@ Standard library only, until a URL is opened: then fsspec (the extra ``remote``)
 import errno
 import os
 import threading
-import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any, BinaryIO
@@ -33,7 +32,7 @@ class RangedFile:
     name : str
         For messages.
     url : str, optional
-        Where the file is, if it is not the caller's: it is then closed when it is not used.
+        Where the file is, if it is not the caller's; it is told in messages as `name`.
 
     Attributes
     ----------
@@ -126,8 +125,6 @@ class RangedFile:
         if self._process != os.getpid():  # a connection is not shared with a forked process
             self._file = self._opened()
             self._process = os.getpid()
-            if self._url:
-                weakref.finalize(self, self._file.close)
         return self._file
 
     def _failure(self, error: Exception, what: str) -> Exception:

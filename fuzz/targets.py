@@ -139,6 +139,8 @@ def _decode_again(tensor, dense, seed):
     way = seed % 8
     if way == 0:
         tensor.verify()
+        if tensor.shape:
+            _check_rows(tensor, dense, seed >> 3)
     elif way == 1:
         patterns = tensor.decode_patterns(n_threads=2)
         if tensor.dtype != "bfloat16":
@@ -149,6 +151,14 @@ def _decode_again(tensor, dense, seed):
         assert csr.indptr[-1] == csr.data.size == n_kept, "CSR has other entries"
     elif dense.size:
         _check_products(tensor, dense, seed >> 3)
+
+
+def _check_rows(tensor, dense, seed):
+    n_rows = tensor.shape[0]
+    start = seed % (n_rows + 1)
+    stop = start + (seed >> 8) % (n_rows + 1 - start)
+    tensor._made = None  # so that only the head of the section is looked at
+    assert tensor.rows(start, stop).tobytes() == dense[start:stop].tobytes(), "rows are others"
 
 
 def _without_sign(patterns, record):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import traceback
 
 import numpy as np
@@ -129,6 +130,18 @@ def test_a_small_file_is_read_at_once_even_from_a_server_without_ranges(server):
         assert server.n_sent == len(server.content) < TAIL_NBYTES
 
 
+def test_all_pages_are_fetched_once_when_all_are_checked(server):
+    reader = Reader(server.url)
+    for _ in range(2):
+        reader.check_all_pages()
+        assert bytes(reader.section("layer5.weight")) == TENSORS["layer5.weight"].tobytes()
+    assert server.n_sent < len(server.content) + TAIL_NBYTES
+    assert len(server.ranges) == 3
+    server.content = server.content[: 5 * PAGE] + b"!" + server.content[5 * PAGE + 1 :]
+    with pytest.raises(deepcomp.DczError, match=r"tensors 'layer16.weight' to 'layer19.weight' "):
+        Reader(server.url).check_all_pages()
+
+
 # --- servers that are broken, or worse ---
 
 
@@ -206,6 +219,23 @@ def test_a_server_that_is_not_there_is_an_os_error(server):
     url = server.url.replace(f":{server.server_port}", ":1")
     message = message_of(ConnectionRefusedError, lambda: deepcomp.load(url))
     assert "http://127.0.0.1:1/m.dcz?...: cannot be read" in message
+
+
+@pytest.mark.parametrize("password", ["open-sesame", "x open-sesame s1gnature", "open-sesame/'@"])
+@pytest.mark.parametrize("reason", ["no answer from {!r}", "{}: \x1b[31m\n", "InvalidURL({})"])
+def test_what_a_library_says_of_a_url_is_told_in_one_line_and_without_secrets(
+    monkeypatch, password, reason
+):
+    import fsspec
+
+    def fail(url):
+        raise RuntimeError(reason.format(url))
+
+    monkeypatch.setattr(fsspec, "url_to_fs", fail)
+    url = f"http://{SECRETS[0]}:{password}@host:port/m.dcz"
+    message = message_of(OSError, lambda: deepcomp.load(url))
+    assert message.startswith("http://host:port/m.dcz: cannot be read: RuntimeError: ")
+    assert message.isprintable()
 
 
 def test_a_size_that_is_not_there_is_refused(server):
@@ -411,25 +441,37 @@ def test_copies_and_pickles_need_neither_file_nor_server(server, path):
                     np.testing.assert_array_equal(made[name].to_dense(), TENSORS[name])
 
 
+class OneAtATime(io.BytesIO):
+    """A file that notices when another thread reads between a seek and its read."""
+
+    def seek(self, offset, whence=0):
+        self._thread = threading.get_ident()
+        time.sleep(1e-4)  # others may come
+        return super().seek(offset, whence)
+
+    def read(self, n=-1):
+        assert self._thread == threading.get_ident()
+        return super().read(n)
+
+
 @pytest.mark.parametrize("kind", ["url", "file"])
 def test_reads_in_threads_are_those_of_a_serial_run(server, path, kind):
-    with open(path, "rb") as file:
+    with OneAtATime(path.read_bytes()) as file:
         packed = deepcomp.load(server.url if kind == "url" else file)
-        wrong, start = [], threading.Barrier(6)
+        right, start = [], threading.Barrier(6)
 
         def read(seed):
             start.wait()
-            for i in np.random.default_rng(seed % 2).permutation(200)[:60]:
-                name = f"layer{i}.weight"
-                if not np.array_equal(packed[name].to_dense(), TENSORS[name]):
-                    wrong.append(name)
+            names = [f"layer{i}.weight" for i in np.random.default_rng(seed % 2).permutation(200)]
+            found = {name: packed[name].to_dense() for name in names[:60]}
+            right.extend(np.array_equal(array, TENSORS[name]) for name, array in found.items())
 
         threads = [threading.Thread(target=read, args=(seed,)) for seed in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert wrong == []
+    assert right == [True] * 6 * 60
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -1,6 +1,7 @@
 """Rows of a tensor: the same as those of the dense array, from the blocks that hold them alone."""
 
 import io
+import tracemalloc
 from unittest import mock
 
 import numpy as np
@@ -101,6 +102,29 @@ def test_only_the_blocks_that_hold_the_rows_are_decoded():
         with mock.patch.object(TensorDecoder, "_decode_blocks", spy):
             tensor.rows(start, stop)
         assert decoded == list(range(start // 8, start // 8 + n_blocks))
+
+
+def test_blocks_that_are_wanted_as_a_whole_are_decoded_in_place():
+    patterns = np.random.default_rng(0).integers(0, 3, 100 * MIN_BLOCK_NUMEL, np.uint8)
+    tensor = in_small_blocks(Weight("w", "uint8", (100 * 8, 512), patterns))
+    tensor.check()
+    tracemalloc.start()
+    rows = tensor.rows(1, 799)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.25 * rows.nbytes
+
+
+@pytest.mark.parametrize("n_before", [0, 12, 100, 1000, 3000])
+def test_a_head_that_goes_on_on_the_next_page_is_fetched(tmp_path, n_before):
+    rng = np.random.default_rng(0)
+    weight = rng.integers(0, 256, (90, 100)).astype(np.float64)
+    before = rng.integers(0, 256, PAGE - 12 - n_before, np.uint8)
+    packed = deepcomp.compress({"before": before, "w": weight}, bits=8)
+    deepcomp.save(packed, tmp_path / "m.dcz")
+    tensor = deepcomp.load(io.BytesIO((tmp_path / "m.dcz").read_bytes()))["w"]
+    assert tensor.record.codebook == 256
+    np.testing.assert_array_equal(tensor.rows(3, 5), weight[3:5])
 
 
 def test_only_the_pages_of_these_blocks_and_of_the_head_are_checked(tmp_path):
