@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deepcomp
-from deepcomp.page import make_page
+from deepcomp.figures import ZeroMap
+from deepcomp.page import _to_script, _zeros, make_page
 from deepcomp.page_parts import short_bytes
 from deepcomp.report import printable
 
@@ -141,6 +142,13 @@ def test_the_data_have_no_sign_that_ends_a_script_and_no_infinity(packed):
     data = re.search(r'id="data">(.*?)</script>', text, re.S)[1]
     assert not set("<>&") & set(data)
     assert not re.search("NaN|Infinity", data) and len(json.loads(data)) == len(packed)
+    written = _to_script(HOSTILE)
+    assert not set("<>&") & set(written) and json.loads(written) == HOSTILE
+
+
+def test_a_cell_of_the_map_with_one_entry_in_a_million_is_not_written_as_empty():
+    cells = _zeros(ZeroMap(np.array([[0, 1e-6, 1.0]]), (1000, 3000), 1000))["cells"]
+    assert list(base64.b64decode(cells)) == [0, 1, 255]
 
 
 def test_a_page_of_300_layers_is_at_most_5_megabytes():
