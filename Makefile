@@ -57,11 +57,11 @@ test: $(NATIVE) $(DEBUG_BUILT)
 	@echo "=== tests 2/3: debug build (bounds checked), native kernels"
 	@$(call copy_python,$(DEBUG))
 	@export PYTHONPATH=$(abspath $(DEBUG)); $(call expect,native,True)
-	cd build && PYTHONPATH=$(abspath $(DEBUG)) $(PYTEST) $(PYTEST_FLAGS) -c ../pyproject.toml --rootdir .. \
-		--doctest-modules $(abspath $(DEBUG))/deepcomp ../tests
+	cd build && PYTHONPATH=$(abspath $(DEBUG)) $(PYTEST) $(PYTEST_FLAGS) -m 'not browser' -c ../pyproject.toml \
+		--rootdir .. --doctest-modules $(abspath $(DEBUG))/deepcomp ../tests
 	@echo "=== tests 3/3: release build, NumPy twins"
 	@export DEEPCOMP_KERNELS=reference; $(call expect,reference,False)
-	DEEPCOMP_KERNELS=reference $(PYTEST) $(PYTEST_FLAGS) --doctest-modules deepcomp tests
+	DEEPCOMP_KERNELS=reference $(PYTEST) $(PYTEST_FLAGS) -m 'not browser' --doctest-modules deepcomp tests
 
 # Put the Python files beside the native modules in the folder $(1).
 copy_python = find $(1) -type f ! -name '*.so' ! -name '*.stamp' -delete; \
@@ -81,7 +81,8 @@ test-asan: $(ASAN_BUILT)
 	@$(call copy_python,$(ASAN))
 	@$(call sanitized,$(ASAN)/hooks.so) $(PY) -c 'import deepcomp._native.huffman as m; \
 		print(m.__file__); assert m.__file__.startswith("$(abspath $(ASAN))")'
-	$(call sanitized,$(ASAN)/hooks.so) $(PY) $(PYTEST) $(PYTEST_FLAGS) -c ../pyproject.toml --rootdir .. ../tests
+	$(call sanitized,$(ASAN)/hooks.so) $(PY) $(PYTEST) $(PYTEST_FLAGS) \
+		-m 'not browser' -c ../pyproject.toml --rootdir .. ../tests
 
 fuzz: $(ASAN_BUILT) $(FUZZER)
 	@$(call copy_python,$(ASAN))

@@ -298,13 +298,14 @@ def to_float64(patterns: Patterns, dtype: str) -> Floats:
     array([ 1.      , -3.      ,  0.015625,       nan])
     """
     if dtype == "bfloat16":
-        return (patterns.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+        patterns, dtype = patterns.astype(np.uint32) << np.uint32(16), "float32"
     if dtype == "float8_e5m2":
-        return (patterns.astype(np.uint16) << np.uint16(8)).view(np.float16).astype(np.float64)
+        patterns, dtype = patterns.astype(np.uint16) << np.uint16(8), "float16"
     if dtype == "float8_e4m3fn":
         exponent, fraction = (patterns >> 3 & 15).astype(np.int64), (patterns & 7).astype(np.int64)
         significand = np.where(exponent > 0, fraction + 8, fraction)
         size = np.ldexp(significand.astype(np.float64), np.maximum(exponent, 1) - 10)
         size[(patterns & 127) == 127] = np.nan
         return np.where(patterns > 127, -size, size)
-    return patterns.view(dtype).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # signalling NaNs
+        return patterns.view(dtype).astype(np.float64)

@@ -58,6 +58,7 @@ def short_bytes(n: int) -> str:
     """
     if n < 1000:
         return f"{n} B"
+    n = round(n, 3 - len(str(n)))  # three digits that count
     power = min((len(str(n)) - 1) // 3, 4)
     number = f"{n / 1000**power:#.3g}".rstrip(".")
     return f"{number} {('B', 'kB', 'MB', 'GB', 'TB')[power]}"
@@ -131,7 +132,7 @@ def legend(report: Report) -> str:
         note = f'<span class="note">{detail}</span>' if detail else ""
         items.append(
             f'<li><svg aria-hidden="true"><rect class="k-{kind.split()[0]}"/></svg>'
-            f"<span>{kind}</span><span>{n:,}</span>"
+            f'<span>{kind}</span><span class="bytes">{n:,}</span>'
             f"<span>{100 * n / report.file_nbytes:.1f} %</span>{note}</li>"
         )
     return "\n".join(items)

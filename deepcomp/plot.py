@@ -72,13 +72,13 @@ def sizes(packed: CompressedModel, ax: Axes | None = None) -> Axes:
             ax.barh(range(len(bars)), widths, left=ends, color=_COLOURS[kind], label=kind)
         ends = [end + width for end, width in zip(ends, widths, strict=True)]
     ax.set_yticks(range(len(bars)), [name for name, _ in bars], fontsize="small", parse_math=False)
-    ax.invert_yaxis()
+    ax.set_ylim(len(bars) - 0.4, -0.6)
     ax.set_xlabel("bytes in the file")
     ratio = report.dense_nbytes / report.file_nbytes
     ax.set_title(f"{report.dense_nbytes:,} bytes in {report.file_nbytes:,} ({ratio:.1f}x)")
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     ax.locator_params(axis="x", nbins=6)
-    ax.legend(loc="lower right", frameon=False, fontsize="small")
+    ax.legend(loc="center right", edgecolor="none", fontsize="small")
     return _finish(ax)
 
 
@@ -111,19 +111,20 @@ def histogram(tensor: CompressedTensor, ax: Axes | None = None) -> Axes:
     'weights'
     """
     found = figures.histogram(tensor)
+    values = found.values.clip(-4e307, 4e307)  # matplotlib wants a range that float64 holds
     ax = _axes(ax)
     if found.width:
-        ax.bar(found.values, found.counts, found.width, align="edge", color=_COLOURS["labels"])
+        ax.bar(values, found.counts, found.width, align="edge", color=_COLOURS["labels"])
         what = f"{found.counts.size} bins"
     else:
-        ax.vlines(found.values, 0, found.counts, color=_COLOURS["labels"], linewidth=1.5)
-        floor = [-0.03 * found.counts.max(initial=1)] * found.values.size
-        ax.plot(found.values, floor, "|", color=_COLOURS["codebook"], markersize=6)
-        what = f"{found.values.size} values in the codebook"
+        ax.vlines(values, 0, found.counts, color=_COLOURS["labels"], linewidth=1.5)
+        floor = [-0.03 * found.counts.max(initial=1)] * values.size
+        ax.plot(values, floor, "|", color=_COLOURS["codebook"], markersize=6)
+        what = f"{values.size} values in the codebook"
     ax.set_xlabel(f"value ({what})")
     ax.set_ylabel("weights")
-    share = found.n_zeros / max(tensor.record.numel, 1)
-    return _finish(ax, tensor, f"{100 * share:.1f} % zeros, not drawn")
+    share = 100 * found.n_zeros / max(tensor.record.numel, 1)
+    return _finish(ax, tensor, f"{share:.1f} % zeros, not drawn" if share else "no zeros")
 
 
 def zeros(tensor: CompressedTensor, ax: Axes | None = None) -> Axes:
@@ -178,7 +179,7 @@ def code_lengths(tensor: CompressedTensor, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     tensor : CompressedTensor
-        Of a raw tensor, which has no codes, the axes stay empty.
+        A raw tensor has no codes: its axes stay empty.
     ax : matplotlib.axes.Axes, optional
 
     Returns
@@ -199,19 +200,20 @@ def code_lengths(tensor: CompressedTensor, ax: Axes | None = None) -> Axes:
     >>> deepcomp.plot.code_lengths(packed["w"]).get_ylabel()
     'bits'
     """
+    codes = figures.code_lengths(tensor)
     ax = _axes(ax)
-    for i, code in enumerate(figures.code_lengths(tensor)):
+    for i, code in enumerate(codes):
         edges = [k + 0.5 for k in range(code.counts.size + 1)]
         bits = f"{code.name}: {code.mean_bits:.2f} bits, entropy {code.entropy:.2f}"
-        ax.stairs(code.code_lengths, edges, color=f"C{i}", linewidth=1.8, label=bits)
-        ax.stairs(code.ideal, edges, color=f"C{i}", linewidth=1.1, linestyle="--")
-    if ax.patches:
+        ax.stairs(code.code_lengths, edges, baseline=None, color=f"C{i}", linewidth=1.8, label=bits)
+        ax.stairs(code.ideal, edges, baseline=None, color=f"C{i}", linewidth=1.1, linestyle="--")
+    if codes:
         ax.plot([], [], color="0.4", linestyle="--", linewidth=1.1, label="ideal")
         ax.legend(frameon=False, fontsize="small", loc="lower right")
     ax.set_xlabel("symbols, from the most to the least frequent")
     ax.set_ylabel("bits")
     ax.set_ylim(bottom=0)
-    return _finish(ax, tensor, "code lengths")
+    return _finish(ax, tensor, "code lengths" if codes else "raw, without codes")
 
 
 def _axes(ax: Axes | None, height: float = 3.4) -> Axes:
