@@ -132,15 +132,28 @@ class TensorDecoder:
             Strictly increasing, in row-major order.
         patterns : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
         """
+        positions, patterns = zip(*self.kept_blocks(), strict=True)
+        return np.concatenate(positions), np.concatenate(patterns)
+
+    def kept_blocks(self) -> Iterator[tuple[NDArray[np.int64], Patterns]]:
+        """Yield what `kept` returns block by block, a raw tensor as one block."""
         bits = 8 * self.record.itemsize - (self.record.dtype in SIGNED_DTYPES)
         mask = self.dtype.type((1 << bits) - 1)
-        positions, patterns, first = [], [], 0
+        first = 0
         for entries in self._blocks():
             where = np.flatnonzero(entries & mask)
-            positions.append(where + first)
-            patterns.append(entries[where])
+            yield where + first, entries[where]
             first += entries.size
-        return np.concatenate(positions), np.concatenate(patterns)
+
+    def streams(self) -> Iterator[list[Symbols]]:
+        """Yield the symbols of each block, by the record's ``stream_names``; none if it is raw.
+
+        Their memory is used again for the next block.
+        """
+        if self.record.layout != "raw":
+            scratch = self._scratch()
+            for block in self.section.blocks:
+                yield self._symbols(block, scratch)
 
     def gaps_and_labels(self, labels: Symbols) -> Iterator[tuple[Block, Symbols, Symbols]]:
         """Yield each block of a tensor with a codebook, its gaps (if it is sparse) and its labels.

@@ -57,6 +57,11 @@ class CompressedModel(Mapping[str, CompressedTensor]):
             f"{sum(r.section_nbytes for r in own)} of {sum(r.dense_nbytes for r in own)} bytes>"
         )
 
+    def _repr_html_(self) -> str:
+        from .notebook import model_html
+
+        return model_html(self)
+
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Decode all tensors for torch.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from .errors import DczError
 from .records import MAX_EMPTY_ROWS, TensorRecord
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .decode import Patterns, TensorDecoder
+
+_T = TypeVar("_T")
 
 
 class CSR(NamedTuple):
@@ -151,6 +153,15 @@ class CompressedTensor:
         if decoder is None:
             decoder = self._made = self._named(lambda: TensorDecoder(self.record, data))
         return decoder
+
+    def decode_with(self, action: Callable[[TensorDecoder], _T]) -> _T:
+        """Return what `action` makes of the decoder; errors get the tensor's name."""
+        return cast(_T, self._named(lambda: action(self._decoder)))
+
+    def _repr_html_(self) -> str:
+        from .notebook import tensor_html
+
+        return tensor_html(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the encoded bytes; a copy does not need the file."""
