@@ -1,8 +1,9 @@
 """``dcz report``: a ``.dcz`` file -> one HTML page."""
 
 import argparse
+import os
 
-from .streams import STANDARD, display_name, open_file, refuse_same_file, trouble_is_unusable
+from .streams import STANDARD, open_file, refuse_same_file, trouble_is_unusable
 from .terminal import show
 
 
@@ -15,7 +16,7 @@ def run(options: argparse.Namespace) -> int:
     from ..page import make_page
     from ..storage import model_of
 
-    page = make_page(model_of(reader), display_name(options.input))
+    page = make_page(model_of(reader), os.path.basename(reader.name))
     if options.output == STANDARD:
         show(page)
         return 0
