@@ -25,6 +25,7 @@ NATIVE := $(VENV)/native.stamp
 DEBUG_BUILT := $(DEBUG)/built.stamp
 ASAN_BUILT := $(ASAN)/built.stamp
 FUZZER := $(ASAN)/fuzzer.so
+DOCS_INSTALLED := $(VENV)/docs.stamp
 # `force` if a module is missing all the same, under the folder $(1)
 unless_all_there = $(if $(filter-out \
 	$(basename $(basename $(notdir $(wildcard $(1)/deepcomp/_native/*.so)))),$(MODULES)),force)
@@ -32,7 +33,7 @@ unless_all_there = $(if $(filter-out \
 # The targets alone decide which build and which kernels are used.
 unexport PYTHONPATH DEEPCOMP_DEBUG DEEPCOMP_SANITIZE DEEPCOMP_KERNELS
 
-.PHONY: help demo test test-asan fuzz bench lint format build clean force
+.PHONY: help demo test test-asan fuzz bench docs lint format build clean force
 
 help:
 	@echo "make demo    run examples/quickstart.py"
@@ -40,6 +41,7 @@ help:
 	@echo "make test-asan  tests, with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz    fuzzers, in the same build, for TIME=60 seconds with JOBS=2 processes"
 	@echo "make bench   benchmarks, on one core with one thread (BENCH_FLAGS='-k name')"
+	@echo "make docs    the documentation site, into build/docs"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and repair the Python files"
 	@echo "make build   sdist and wheel into dist/"
@@ -55,11 +57,11 @@ test: $(NATIVE) $(DEBUG_BUILT)
 	@echo "=== tests 2/3: debug build (bounds checked), native kernels"
 	@$(call copy_python,$(DEBUG))
 	@export PYTHONPATH=$(abspath $(DEBUG)); $(call expect,native,True)
-	cd build && PYTHONPATH=$(abspath $(DEBUG)) $(PYTEST) $(PYTEST_FLAGS) -c ../pyproject.toml --rootdir .. \
-		--doctest-modules $(abspath $(DEBUG))/deepcomp ../tests
+	cd build && PYTHONPATH=$(abspath $(DEBUG)) $(PYTEST) $(PYTEST_FLAGS) -m 'not browser' -c ../pyproject.toml \
+		--rootdir .. --doctest-modules $(abspath $(DEBUG))/deepcomp ../tests
 	@echo "=== tests 3/3: release build, NumPy twins"
 	@export DEEPCOMP_KERNELS=reference; $(call expect,reference,False)
-	DEEPCOMP_KERNELS=reference $(PYTEST) $(PYTEST_FLAGS) --doctest-modules deepcomp tests
+	DEEPCOMP_KERNELS=reference $(PYTEST) $(PYTEST_FLAGS) -m 'not browser' --doctest-modules deepcomp tests
 
 # Put the Python files beside the native modules in the folder $(1).
 copy_python = find $(1) -type f ! -name '*.so' ! -name '*.stamp' -delete; \
@@ -79,7 +81,8 @@ test-asan: $(ASAN_BUILT)
 	@$(call copy_python,$(ASAN))
 	@$(call sanitized,$(ASAN)/hooks.so) $(PY) -c 'import deepcomp._native.huffman as m; \
 		print(m.__file__); assert m.__file__.startswith("$(abspath $(ASAN))")'
-	$(call sanitized,$(ASAN)/hooks.so) $(PY) $(PYTEST) $(PYTEST_FLAGS) -c ../pyproject.toml --rootdir .. ../tests
+	$(call sanitized,$(ASAN)/hooks.so) $(PY) $(PYTEST) $(PYTEST_FLAGS) \
+		-m 'not browser' -c ../pyproject.toml --rootdir .. ../tests
 
 fuzz: $(ASAN_BUILT) $(FUZZER)
 	@$(call copy_python,$(ASAN))
@@ -97,6 +100,11 @@ bench: export OPENBLAS_NUM_THREADS = 1
 bench: $(NATIVE)
 	$$(taskset -c 0 true 2>/dev/null && echo taskset -c 0) \
 		$(PYTEST) benchmarks --benchmark-only $(BENCH_FLAGS)
+
+# Every warning is an error, and every link within the site is followed.
+docs: $(NATIVE) $(DOCS_INSTALLED)
+	$(PY) -m sphinx -q -W --keep-going -n docs build/docs
+	@echo "build/docs/index.html"
 
 lint: $(INSTALLED)
 	$(VENV)/bin/ruff check .
@@ -127,6 +135,13 @@ check_python = { $(PYTHON) -c 'import ensurepip, os, sys, sysconfig; sys.exit(sy
 	or not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
 	|| { echo "$(PYTHON) must be CPython 3.10 or newer, with venv and the C headers" \
 	"(on Debian: the packages python3-venv and python3-dev)"; exit 1; }; }
+
+# The packages of the extra `docs` alone: to install the extra would build the package again.
+$(DOCS_INSTALLED): $(INSTALLED)
+	@touch $@.begun
+	$(PIP) install -c constraints.txt $$($(PY) -c 'from importlib.metadata import requires; \
+		print(*(r.partition(";")[0] for r in requires("deepcomp") if "docs" in r.partition("extra ==")[2]))')
+	@mv $@.begun $@
 
 # The editable install may have built the native modules just now: then nothing is left to do.
 $(NATIVE): $(INSTALLED) $(SOURCES) $(call unless_all_there,.)

@@ -23,9 +23,15 @@ _HOMES = {
     "share_weights": "nn.shared",
 }
 
-__all__ = ["__version__", *_HOMES]
+_MODULES = ("exporters", "hf", "importers", "plot")
+
+__all__ = ["__version__", *_HOMES, *_MODULES]
 
 if TYPE_CHECKING:
+    from . import exporters as exporters
+    from . import hf as hf
+    from . import importers as importers
+    from . import plot as plot
     from .compression import compress as compress
     from .errors import DczError as DczError
     from .errors import UnsupportedVersionError as UnsupportedVersionError
@@ -45,6 +51,10 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name in _MODULES:
+        from importlib import import_module
+
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -6,10 +6,11 @@ Tensors that share their memory are found here (tied weights), and models pruned
 
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .decode import Patterns, pattern_dtype
 from .encode import Weight
@@ -37,8 +38,8 @@ class Source:
     name: str
     dtype: str
     shape: tuple[int, ...]
-    identity: tuple[Any, ...]
-    fetch: Callable[[], Patterns]
+    identity: tuple[Any, ...] = field(repr=False)
+    fetch: Callable[[], Patterns] = field(repr=False)
     is_shared: bool = False
 
     @property
@@ -52,8 +53,17 @@ class Source:
         return self.is_float and len(self.shape) >= 2
 
     def weight(self) -> Weight:
-        """Fetch the entries."""
-        return Weight(self.name, self.dtype, self.shape, self.fetch())
+        """Fetch the entries; raise ValueError if a bool is neither 0 nor 1."""
+        patterns = self.fetch()
+        if self.dtype == "bool" and patterns.max(initial=0) > 1:
+            raise ValueError(
+                f"tensor {self.name!r}: an entry of a bool tensor is {int(patterns.max())}"
+            )
+        return Weight(self.name, self.dtype, self.shape, patterns)
+
+    def renamed(self, name: str) -> "Source":
+        """Return the same tensor under another name."""
+        return self if name == self.name else replace(self, name=name)
 
 
 def sources(model: Any) -> dict[str, Source | str]:
@@ -61,7 +71,7 @@ def sources(model: Any) -> dict[str, Source | str]:
 
     Parameters
     ----------
-    model : nn.Module, or mapping of str to torch.Tensor or ndarray
+    model : nn.Module, or mapping of str to torch.Tensor, ndarray, SciPy sparse array or Source
 
     Returns
     -------
@@ -151,29 +161,42 @@ def _masked(name: str, original: Source, mask: Any) -> Source:
 
 
 def _source(name: str, value: Any) -> Source:
+    if isinstance(value, Source):  # of a checkpoint
+        return value.renamed(name)
     torch = sys.modules.get("torch")  # whoever has a tensor has imported it
     if torch is not None and isinstance(value, torch.Tensor):
         from .nn.convert import torch_source
 
         return torch_source(name, value)
+    scipy_sparse = sys.modules.get("scipy.sparse")
+    if scipy_sparse is not None and scipy_sparse.issparse(value):
+        from .sparse import scipy_source
+
+        return scipy_source(name, value)
     if not isinstance(value, np.ndarray | np.generic):
         raise ValueError(f"tensor {name!r} is a {type(value).__name__}: expected an array")
     array = np.asarray(value)
     dtype = array.dtype.name
+    check_dtype(name, dtype)
+    check_dimensions(name, array.shape)
+    pointer = array.__array_interface__["data"][0]
+    identity = (pointer, dtype, array.shape, array.strides) if array.size else (name,)
+    return Source(name, dtype, array.shape, identity, lambda: patterns_of(array))
+
+
+def patterns_of(array: NDArray[Any]) -> Patterns:
+    """Return the entries of an array of any byte order as patterns, shape (numel,)."""
+    native = np.require(array, requirements=("C", "ALIGNED")).reshape(-1)
+    if native.dtype.byteorder == ">":
+        native = native.astype(native.dtype.newbyteorder("<"))
+    return native.view(pattern_dtype(native.itemsize))
+
+
+def check_dtype(name: str, dtype: str) -> None:
+    """Raise ValueError if a file cannot hold a tensor of this dtype."""
     if dtype not in ITEMSIZE:
         expected = ", ".join(ITEMSIZE)
         raise ValueError(f"tensor {name!r} has dtype {dtype}: expected one of {expected}")
-    check_dimensions(name, array.shape)
-
-    def fetch() -> Patterns:
-        native = np.require(array, requirements=("C", "ALIGNED")).reshape(-1)
-        if native.dtype.byteorder == ">":
-            native = native.astype(native.dtype.newbyteorder("<"))
-        return native.view(pattern_dtype(ITEMSIZE[dtype]))
-
-    pointer = array.__array_interface__["data"][0]
-    identity = (pointer, dtype, array.shape, array.strides) if array.size else (name,)
-    return Source(name, dtype, array.shape, identity, fetch)
 
 
 def check_dimensions(name: str, shape: tuple[int, ...]) -> None:

@@ -1,19 +1,56 @@
-"""The command line: ``dcz-inspect``."""
+"""The command line: ``dcz`` with its verbs, and ``dcz-inspect``.
+
+What a verb does is in ``commands/``, imported when it is asked for: help, wrong arguments and
+``inspect`` need the standard library only.
+"""
 
 import argparse
 import io
-import json
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
-from . import __version__
-from .container import Reader
+from .commands import arguments as parsers
+from .commands.terminal import EXIT_CONTENT, EXIT_INTERRUPTED, EXIT_UNUSABLE, CommandError
 from .errors import DczError
-from .report import SORT_KEYS, make_report, printable, to_json, to_text
+from .report import printable
 
-EXIT_DAMAGED = 1
-EXIT_UNREADABLE = 2
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``dcz``.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        By default those of the process.
+
+    Returns
+    -------
+    int
+        Exit status: 0; 1 if something is wrong with what is in a file (`diff`: if the files
+        differ); 2 for wrong usage, and for files that cannot be read or written (`diff`: for any
+        trouble); 130 after Ctrl-C.
+
+    Raises
+    ------
+    SystemExit
+        After ``--help``, ``--version`` and ``--print-completion``, with status 0, and if the
+        arguments are wrong, with status 2.
+
+    Examples
+    --------
+    >>> main(["inspect", "missing.dcz"])
+    2
+    """
+    parser = parsers.dcz_parser()
+    given = sys.argv[1:] if arguments is None else arguments
+    if not given:
+        parser.print_help(sys.stderr)
+        return EXIT_UNUSABLE
+    options = parser.parse_args(given)
+    return _run(options, f"{parser.prog} {options.verb}")
 
 
 def inspect_main(arguments: Sequence[str] | None = None) -> int:
@@ -29,76 +66,45 @@ def inspect_main(arguments: Sequence[str] | None = None) -> int:
     int
         Exit status: 0, 1 if ``--verify`` found damage, 2 if the file cannot be read.
     """
-    options = _parser().parse_args(arguments)
+    parser = parsers.inspect_parser()
+    return _run(parser.parse_args(arguments), parser.prog)
+
+
+def command() -> None:
+    """Be the program ``dcz``: as `main`, and ended by the signal after Ctrl-C.
+
+    Shells call that status 130, and leave the loop in which they were.
+    """
+    status = main()
+    if status == EXIT_INTERRUPTED:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(status)
+
+
+def _run(options: argparse.Namespace, program: str) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # any name can be printed on any terminal
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        reader = Reader(options.file)
-        if options.verify:
-            return _verify(reader)
-        report = make_report(reader)
+        verb = import_module(f".commands.{options.verb}", __package__)
+        status: int = verb.run(options)
+        return status
+    except KeyboardInterrupt:
+        message, status = "interrupted", EXIT_INTERRUPTED
+    except CommandError as error:
+        message, status = str(error), error.status
     except DczError as error:
-        return _fail(str(error), EXIT_UNREADABLE)
+        message, status = str(error), EXIT_CONTENT
     except OSError as error:
-        return _fail(f"{options.file}: {error.strerror or error}", EXIT_UNREADABLE)
-    try:
-        if options.json:
-            print(json.dumps(to_json(report), indent=1))
-        else:
-            print(to_text(report, options.sort, options.layers))
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader, such as head, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dcz-inspect",
-        description="Print what the bytes of a .dcz file are, for each tensor and in all.",
-        epilog="Exit status: 0, 1 if --verify finds damage, 2 if the file cannot be read.",
-    )
-    parser.add_argument("file", metavar="FILE", help="a .dcz file")
-    parser.add_argument("--json", action="store_true", help="print JSON (stable schema)")
-    parser.add_argument(
-        "--sort",
-        choices=SORT_KEYS,
-        default="file",
-        help="order of the tensors (default: as in the file)",
-    )
-    parser.add_argument(
-        "--layers",
-        metavar="PATTERN",
-        default="*",
-        help="list only tensors whose names match, as 'conv*.weight'",
-    )
-    parser.add_argument(
-        "--verify",
-        action="store_true",
-        help="check every page and decode every tensor instead of printing the tables",
-    )
-    parser.add_argument("--version", action="version", version=f"deepcomp {__version__}")
-    return parser
-
-
-def _verify(reader: Reader) -> int:
-    from .storage import model_of
-
-    try:
-        reader.check_all_pages()
-        model = model_of(reader)
-        for tensor in model.values():
-            tensor.verify()
-    except DczError as error:
-        return _fail(str(error), EXIT_DAMAGED)
-    print(f"{printable(reader.name)}: whole ({len(model)} tensors, {reader.n_pages} pages)")
-    return 0
-
-
-def _fail(message: str, status: int) -> int:
-    print(f"dcz-inspect: {printable(message)}", file=sys.stderr)
+        where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str) else ""
+        message, status = f"{where}{error.strerror or error}", EXIT_UNUSABLE
+    except ImportError as error:  # an extra that is not installed; the message names it
+        message, status = str(error), EXIT_UNUSABLE
+    except MemoryError as error:
+        message, status = f"not enough memory: {error}".removesuffix(": "), EXIT_UNUSABLE
+    print(f"{program}: {printable(message)}", file=sys.stderr)
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(inspect_main())
+    command()

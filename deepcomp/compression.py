@@ -35,8 +35,9 @@ def compress(
 
     Parameters
     ----------
-    model : nn.Module, or mapping of str to torch.Tensor or ndarray
+    model : nn.Module, or mapping of str to torch.Tensor, ndarray or SciPy sparse array
         Not changed. Entries that are zero stay zero; ``torch.nn.utils.prune`` models are folded.
+        Sparse tensors (CSR, CSC, COO) are made dense one at a time.
         A weight shared by `deepcomp.share_weights` keeps its codebook and labels, whatever `bits`.
     bits : int, mapping or None, default 5
         1 to 8: at most ``2**bits`` distinct values besides zero. A tensor that has so few already

@@ -8,10 +8,13 @@ import struct
 import zlib
 from collections.abc import Iterable
 from types import TracebackType
+from typing import BinaryIO
 
 from .errors import DczError, UnsupportedVersionError
-from .files import File, Replacement
+from .files import Replacement
 from .index import Index, decode_index, encode_index
+from .pages import PAGE, Pages
+from .ranges import open_file
 from .records import TensorRecord
 
 MAGIC = b"\xdc" + b"DCZ\r\n\x1a\n"
@@ -19,7 +22,6 @@ END_MAGIC = b"DCZ\n"
 VERSION = (1, 0)  # the one that is written; all of its major version up to it are read
 HEAD = struct.Struct("<8sHH")
 TRAILER = struct.Struct("<QIII4s")
-PAGE = 1 << 16
 MAX_INDEX_NBYTES = 1 << 26
 MAX_INDEX_RATIO = 128  # inflated to stored
 
@@ -29,10 +31,11 @@ class Reader:
 
     Parameters
     ----------
-    path : str or os.PathLike
-        The file is mapped into memory; no section is read until it is asked for.
+    file : str, os.PathLike or binary file
+        A path is mapped into memory; a URL, or an open file, is read by ranges. No section is read
+        until it is asked for.
     name : str, optional
-        For messages; by default the path.
+        For messages; by default that of the file.
 
     Attributes
     ----------
@@ -54,15 +57,14 @@ class Reader:
     UnsupportedVersionError
         If it has another version.
     OSError
-        If it cannot be opened.
+        If it cannot be opened or read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
-        self._file = File(path, name)
+    def __init__(self, file: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> None:
+        self._file = open_file(file, name)
         self.name = self._file.name
         self.nbytes = self._file.nbytes
         self.index = self._read_index(self._read_head_and_trailer())
-        self._pages_checked = bytearray(self.n_pages)
         self._offsets: dict[str, int] = {}
         offset = HEAD.size
         for name, entry in self.index.entries.items():
@@ -71,39 +73,50 @@ class Reader:
                 offset += entry.section_nbytes
         if offset != self.data_end:
             raise self._error(f"the sections end at {self.data_end}: the index expects {offset}")
+        self.pages = Pages(self._file, self.data_end, self._checksums)
 
     @property
     def n_pages(self) -> int:
         """Number of pages, each with a checksum of four bytes."""
         return -(-self.data_end // PAGE)
 
-    def section(self, name: str) -> memoryview:
-        """Return the section of a tensor, a view of the mapped file.
+    @property
+    def overhead(self) -> dict[str, int]:
+        """Bytes of the file that are no tensor's, by what they are."""
+        return _overhead(self.n_pages, self.index_nbytes)
 
-        Each page is checked when it is first touched, the size of the file each time.
+    def section(self, name: str, start: int = 0, end: int | None = None) -> memoryview:
+        """Return the section of a tensor.
+
+        Each page is checked when it is first touched, the size of a mapped file each time. Of a
+        file that is read by ranges, pages that were not asked for before are fetched.
 
         Parameters
         ----------
         name : str
             Of a tensor that is not an alias.
+        start, end : int, optional
+            Where in the section the bytes are that will be used; by default, everywhere. The
+            others are not checked, and may be anything.
 
         Returns
         -------
-        memoryview of bytes
+        memoryview of bytes, shape (section_nbytes,)
+            A view of the mapped file, or of memory that is kept.
 
         Raises
         ------
         DczError
-            If a page is damaged, or the file has become shorter.
+            If a page is damaged, or the file has become shorter or another one.
+        OSError
+            If a page cannot be fetched.
         """
         entry = self.index.entries[name]
         assert isinstance(entry, TensorRecord)
-        start = self._offsets[name]
-        end = start + entry.section_nbytes
-        for page in range(start // PAGE, -(-end // PAGE) if end > start else 0):
-            if not self._pages_checked[page]:
-                self._check_page(page, name)
-        return self._file.read(start, end, f"tensor {name!r}")
+        first, nbytes = self._offsets[name], entry.section_nbytes
+        what = f"tensor {name!r}"
+        self.pages.check(first + start, first + (nbytes if end is None else end), what)
+        return self.pages.view(first, first + nbytes, what)
 
     def check_all_pages(self) -> None:
         """Check every page of the file.
@@ -113,8 +126,7 @@ class Reader:
         DczError
             At the first damaged page.
         """
-        for page in range(self.n_pages):
-            self._check_page(page)
+        self.pages.check_all(self._tensors_on)
 
     def _tensors_on(self, start: int, end: int) -> str:
         """Name the tensors whose sections have bytes from `start` up to `end`, for a message."""
@@ -125,21 +137,8 @@ class Reader:
             if max(offset, start) < min(offset + entry.section_nbytes, end):
                 found.append(name)
         if len(found) > 2:
-            return f"tensors {found[0]!r} to {found[-1]!r} ({len(found)}): "
-        return "".join(f"tensor {name!r}: " for name in found)
-
-    def _check_page(self, page: int, tensor: str | None = None) -> None:
-        start, end = page * PAGE, min((page + 1) * PAGE, self.data_end)
-        (expected,) = struct.unpack_from("<I", self._checksums, 4 * page)
-        what = f"tensor {tensor!r}" if tensor is not None else ""
-        found = zlib.crc32(self._file.read(start, end, what))
-        if found != expected:
-            where = self._tensors_on(start, end) if tensor is None else f"tensor {tensor!r}: "
-            raise self._error(
-                f"{where}the page of bytes {start} to {end} is damaged: "
-                f"expected CRC-32 {expected:08x}, found {found:08x}"
-            )
-        self._pages_checked[page] = 1  # only now: another thread may look at any time
+            return f"tensors {found[0]!r} to {found[-1]!r} ({len(found)})"
+        return ": ".join(f"tensor {name!r}" for name in found)
 
     def _error(self, message: str) -> DczError:
         return DczError(f"{self.name}: {message}")
@@ -192,6 +191,27 @@ class Reader:
             return decode_index(raw)
         except DczError as error:
             raise self._error(str(error)) from None
+
+
+def overhead_when_written(index: Index) -> dict[str, int]:
+    """Return the `Reader.overhead` of the file that a `Writer` makes of these tensors."""
+    records = [entry for entry in index.entries.values() if isinstance(entry, TensorRecord)]
+    data_end = HEAD.size + sum(record.section_nbytes for record in records)
+    return _overhead(-(-data_end // PAGE), len(_deflate(encode_index(index))))
+
+
+def _overhead(n_pages: int, index_nbytes: int) -> dict[str, int]:
+    return {
+        "head": HEAD.size,
+        "page checksums": 4 * n_pages,
+        "index": index_nbytes,
+        "trailer": TRAILER.size,
+    }
+
+
+def _deflate(raw: bytes) -> bytes:
+    deflated = zlib.compress(raw, 9)
+    return deflated if len(raw) <= MAX_INDEX_RATIO * len(deflated) else zlib.compress(raw, 0)
 
 
 class Writer:
@@ -287,9 +307,7 @@ class Writer:
         raw = encode_index(self._index)
         if len(raw) > MAX_INDEX_NBYTES:
             raise ValueError(f"an index of {len(raw)} bytes: at most {MAX_INDEX_NBYTES} fit")
-        deflated = zlib.compress(raw, 9)
-        if len(raw) > MAX_INDEX_RATIO * len(deflated):
-            deflated = zlib.compress(raw, 0)
+        deflated = _deflate(raw)
         end = struct.pack(f"<{len(self._checksums)}I", *self._checksums) + deflated
         end += struct.pack("<QII", self._offset, len(deflated), len(raw))
         self._file.write(end + struct.pack("<I4s", zlib.crc32(end), END_MAGIC))

@@ -51,6 +51,8 @@ class TensorDecoder:
     ----------
     record : TensorRecord
     data : memoryview of bytes, shape (record.section_nbytes,)
+    head_nbytes : int, optional
+        How many bytes may be looked at before something is decoded; by default, all.
 
     Raises
     ------
@@ -58,13 +60,15 @@ class TensorDecoder:
         If the section breaks a rule that can be checked without decoding it.
     """
 
-    def __init__(self, record: TensorRecord, data: memoryview) -> None:
+    def __init__(
+        self, record: TensorRecord, data: memoryview, head_nbytes: int | None = None
+    ) -> None:
         self.record = record
         self.dtype = pattern_dtype(record.itemsize)
         self._data = np.frombuffer(data, np.uint8)
         if record.layout == "raw":
             return
-        self.section = read_section(record, data)
+        self.section = read_section(record, data[:head_nbytes])
         nbytes = self.section.codebook_nbytes
         self.codebook = self._data[:nbytes].copy().view(self.dtype)
         self._decoders = [
@@ -135,15 +139,28 @@ class TensorDecoder:
             Strictly increasing, in row-major order.
         patterns : ndarray of uint8, uint16, uint32 or uint64, shape (n,)
         """
+        positions, patterns = zip(*self.kept_blocks(), strict=True)
+        return np.concatenate(positions), np.concatenate(patterns)
+
+    def kept_blocks(self) -> Iterator[tuple[NDArray[np.int64], Patterns]]:
+        """Yield what `kept` returns block by block, a raw tensor as one block."""
         bits = 8 * self.record.itemsize - (self.record.dtype in SIGNED_DTYPES)
         mask = self.dtype.type((1 << bits) - 1)
-        positions, patterns, first = [], [], 0
+        first = 0
         for entries in self._blocks():
             where = np.flatnonzero(entries & mask)
-            positions.append(where + first)
-            patterns.append(entries[where])
+            yield where + first, entries[where]
             first += entries.size
-        return np.concatenate(positions), np.concatenate(patterns)
+
+    def streams(self) -> Iterator[list[Symbols]]:
+        """Yield the symbols of each block, by the record's ``stream_names``; none if it is raw.
+
+        Their memory is used again for the next block.
+        """
+        if self.record.layout != "raw":
+            scratch = self._scratch()
+            for block in self.section.blocks:
+                yield self._symbols(block, scratch)
 
     def labels(self) -> Iterator[tuple[Block, Symbols]]:
         """Yield each block of a dense tensor with a codebook, and its labels.
@@ -208,6 +225,17 @@ class TensorDecoder:
             entries = np.empty(block.numel, self.dtype)
             self._decode_blocks(entries, range(i, i + 1), scratch)
             yield entries
+
+    def raw_entries(self, first: int, last: int) -> Patterns:
+        """Return a copy of some entries of a raw tensor."""
+        itemsize = self.record.itemsize
+        entries = self._data[first * itemsize : last * itemsize].copy().view(self.dtype)
+        self._check_bool(entries)
+        return entries
+
+    def decode_blocks_into(self, which: range, out: Patterns) -> None:
+        """Fill `out` with the entries of some blocks of a tensor that is not raw."""
+        self._decode_blocks(out, which, self._scratch())
 
     def _scratch(self) -> "_Scratch":
         return _Scratch(self.section, self.dtype)

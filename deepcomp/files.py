@@ -138,10 +138,15 @@ class Replacement:
         if status is not None:
             _take_over(self._file.fileno(), status)
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
+    def write(self, data: bytes | memoryview) -> int:
+        """Append bytes; return how many, as files do."""
         with _naming(self.path):
-            self._file.write(data)
+            return self._file.write(data)
+
+    def flush(self) -> None:
+        """Hand all bytes to the system."""
+        with _naming(self.path):
+            self._file.flush()
 
     def sync(self) -> None:
         """Return when all bytes are on the disk."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from .patterns import matches
 from .tensor import CompressedTensor
 
 if TYPE_CHECKING:
@@ -24,14 +25,18 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         The user's own, as given to `save`.
     aliases : dict of str to str
         For each name of a tied tensor but the first, the first.
+    overhead : dict of str to int, or None
+        Bytes of its file that are no tensor's, by what they are; None if it was not loaded.
     """
 
     def __init__(
         self,
         entries: Mapping[str, CompressedTensor | str],
         metadata: Mapping[str, str] | None = None,
+        overhead: dict[str, int] | None = None,
     ) -> None:
         self.metadata = dict(metadata or {})
+        self.overhead = overhead
         self.aliases = {name: e for name, e in entries.items() if isinstance(e, str)}
         self._tensors: dict[str, CompressedTensor] = {}
         for name, entry in entries.items():
@@ -52,6 +57,52 @@ class CompressedModel(Mapping[str, CompressedTensor]):
             f"<CompressedModel of {len(self)} tensors, "
             f"{sum(r.section_nbytes for r in own)} of {sum(r.dense_nbytes for r in own)} bytes>"
         )
+
+    def select(self, *patterns: str) -> CompressedModel:
+        """Return the tensors that some pattern matches.
+
+        Nothing is decoded or copied. Of a tied weight only the names that match are kept.
+
+        Parameters
+        ----------
+        *patterns : str
+            As in a shell (``*``, ``?``, ``[...]``), for the tensor's name or that of its module.
+
+        Returns
+        -------
+        CompressedModel
+            In the order of this one, with its metadata.
+
+        Raises
+        ------
+        ValueError
+            If a pattern matches no tensor, or none is given.
+
+        Examples
+        --------
+        >>> import deepcomp, numpy as np
+        >>> eye = np.eye(4, dtype=np.float32)
+        >>> packed = deepcomp.compress({"encoder.w": eye, "encoder.b": eye[0], "head.w": eye})
+        >>> list(packed.select("encoder.*")), list(packed.select("*.b", "head"))
+        (['encoder.w', 'encoder.b'], ['encoder.b', 'head.w'])
+        """
+        if not patterns:
+            raise ValueError("expected a pattern")
+        for pattern in patterns:
+            if not any(matches(name, pattern) for name in self):
+                raise ValueError(f"the pattern {pattern!r} matches no tensor")
+        entries: dict[str, CompressedTensor | str] = {}
+        new_names: dict[str, str] = {}
+        for name, tensor in self.items():
+            if any(matches(name, pattern) for pattern in patterns):
+                first = new_names.setdefault(tensor.name, name)
+                entries[name] = tensor.under(name) if first == name else first
+        return CompressedModel(entries, self.metadata)
+
+    def _repr_html_(self) -> str:
+        from .notebook import model_html
+
+        return model_html(self)
 
     def state_dict(self) -> dict[str, torch.Tensor]:
         """Decode all tensors for torch.

@@ -106,6 +106,21 @@ class TensorRecord:
         return [min(step, self.numel - first) for first in range(0, self.numel, step)]
 
     @property
+    def head_nbytes(self) -> int:
+        """Bytes of the section that hold its codebook, codes and directory, and perhaps more."""
+        if self.layout == "raw":
+            return 0
+        n_streams = len(self.stream_names)
+        codes = n_streams * (2 + MAX_CODEBOOK // 2)
+        # Varints: numbers of kept entries and of escapes, each at most MAX_BLOCK_NUMEL, and the
+        # sizes of the bitstreams, of which none can be larger than the section.
+        size = -(-self.section_nbytes.bit_length() // 7)
+        entry = 2 * 3 + 4 * n_streams * size
+        n_blocks = -(-self.numel // (self.block_numel or self.numel))
+        head = (self.codebook or 0) * self.itemsize + codes + n_blocks * entry
+        return min(head, self.section_nbytes)
+
+    @property
     def stream_names(self) -> tuple[str, ...]:
         """The tensor's streams in the order of the file (section 7)."""
         names: list[str] = []

@@ -4,14 +4,20 @@ The columns are those of tables 2 to 5 of Han, Mao, Dally, "Deep Compression", I
 Standard library only.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .container import HEAD, TRAILER, Reader
+from .container import VERSION, Reader, overhead_when_written
 from .errors import DczError
+from .index import Index
 from .records import TensorRecord
 from .sections import read_section
+from .tables import to_table
+
+if TYPE_CHECKING:
+    from .model import CompressedModel
 
 SORT_KEYS = ("file", "name", "weights", "kept", "bytes", "ratio")
 STREAMS = ("labels", "gaps", "planes", "signs", "codebook", "codes", "directory", "raw")
@@ -120,31 +126,63 @@ def make_report(reader: Reader) -> Report:
     DczError
         If the file is damaged or breaks a rule of ``formats/dcz.md``.
     """
+    version = ".".join(map(str, reader.version))
+    return _report(reader.name, version, reader.index, reader.section, reader.overhead)
+
+
+def report_model(packed: "CompressedModel", name: str = "") -> Report:
+    """Read what each byte of the file of a model is for, without decoding.
+
+    Parameters
+    ----------
+    packed : CompressedModel
+        One that was not loaded is reported as the file that `save` makes of it.
+    name : str, optional
+        Of the file, for the report and for errors.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    DczError
+        If the file is damaged or breaks a rule of ``formats/dcz.md``.
+    """
+    entries = {n: packed.aliases.get(n, tensor.record) for n, tensor in packed.items()}
+    index = Index(packed.metadata, entries)
+    overhead = packed.overhead or overhead_when_written(index)
+    version = ".".join(map(str, VERSION))
+    return _report(name, version, index, lambda n: packed[n].section(), overhead)
+
+
+def _report(
+    file: str,
+    version: str,
+    index: Index,
+    section: Callable[[str], memoryview],
+    overhead: dict[str, int],
+) -> Report:
     rows = []
-    records = {n: e for n, e in reader.index.entries.items() if isinstance(e, TensorRecord)}
-    for name, entry in reader.index.entries.items():
+    records = {n: e for n, e in index.entries.items() if isinstance(e, TensorRecord)}
+    for name, entry in index.entries.items():
         if isinstance(entry, str):
             rows.append(_alias_row(name, records[entry]))
             continue
         try:
-            rows.append(_row(entry, reader.section(name)))
+            rows.append(_row(entry, section(name)))
         except DczError as error:
             if repr(name) in str(error):
                 raise
-            raise DczError(f"{reader.name}: tensor {name!r}: {error}") from None
-    overhead = {
-        "head": HEAD.size,
-        "page checksums": 4 * reader.n_pages,
-        "index": reader.index_nbytes,
-        "trailer": TRAILER.size,
-    }
+            where = f"{file}: " if file else ""
+            raise DczError(f"{where}tensor {name!r}: {error}") from None
     return Report(
-        reader.name,
-        ".".join(map(str, reader.version)),
-        reader.index.metadata,
+        file,
+        version,
+        index.metadata,
         rows,
         overhead,
-        reader.nbytes,
+        sum(row.nbytes for row in rows) + sum(overhead.values()),
         sum(r.dense_nbytes for r in records.values()),
         4 * sum(r.numel for r in records.values()),
     )
@@ -239,7 +277,7 @@ def to_text(report: Report, sort: str = "file", pattern: str = "*") -> str:
     )
     total = ["file", *[""] * 3, f"{weights:,}", *[""] * 5, f"{report.file_nbytes:,}"]
     total += [ratio, ratio_float32]
-    text = _table(head, [*lines, total], n_left=4)
+    text = to_table(head, [*lines, total], n_left=4)
     parts = [
         [part, f"{n:,}", f"{100 * n / report.file_nbytes:.1f}"]
         for part, n in report.parts().items()
@@ -247,7 +285,7 @@ def to_text(report: Report, sort: str = "file", pattern: str = "*") -> str:
     parts.append(["file", f"{report.file_nbytes:,}", "100.0"])
     dense = f"{report.dense_nbytes:,} bytes at the tensors' own dtypes ({ratio} the file), "
     dense += f"{report.float32_nbytes:,} bytes as float32 ({ratio_float32})"
-    return f"{text}\n\n{_table(['part', 'bytes', '%'], parts, n_left=1)}\n\ndense: {dense}"
+    return f"{text}\n\n{to_table(['part', 'bytes', '%'], parts, n_left=1)}\n\ndense: {dense}"
 
 
 def printable(text: str) -> str:
@@ -290,18 +328,3 @@ def _cells(row: Row) -> list[str]:
         "-" if row.ratio is None else f"{row.ratio:.2f}x",
         "-" if row.ratio_float32 is None else f"{row.ratio_float32:.2f}x",
     ]
-
-
-def _table(head: list[str], lines: list[list[str]], n_left: int) -> str:
-    """Align columns, the first `n_left` to the left; rules under the head and above the last."""
-    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
-
-    def join(line: list[str]) -> str:
-        cells = [
-            cell.ljust(width) if i < n_left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ]
-        return "  ".join(cells).rstrip()
-
-    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
-    return "\n".join([join(head), rule, *map(join, lines[:-1]), rule, join(lines[-1])])

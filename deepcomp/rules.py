@@ -3,10 +3,10 @@
 import numbers
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from .arrays import Source
+from .patterns import matches
 
 T = TypeVar("T")
 Rule = float | Mapping[str, float] | None
@@ -54,18 +54,13 @@ def assign(
     for pattern, value in setting.items():
         if value is not None:
             check(what, pattern, value)
-        matching = [t for t in tensors if t.is_float and _matches(t.name, pattern)]
+        matching = [t for t in tensors if t.is_float and matches(t.name, pattern)]
         if not matching:
             raise ValueError(f"{what}: the pattern {pattern!r} matches no float tensor")
         weights = [t for t in matching if t.is_weight]
         for tensor in weights or matching:
             assigned.setdefault(tensor.name, value)
     return {name: value for name, value in assigned.items() if value is not None}
-
-
-def _matches(name: str, pattern: str) -> bool:
-    module = name.rpartition(".")[0]
-    return fnmatchcase(name, pattern) or (module != "" and fnmatchcase(module, pattern))
 
 
 def pruning_rule(sparsity: Rule, threshold: Rule, std: Rule, scope: str) -> tuple[str, Rule]:

@@ -151,6 +151,7 @@ def read_section(record: TensorRecord, data: memoryview) -> Section:
     record : TensorRecord
         Of layout dense or sparse.
     data : memoryview of bytes, shape (record.section_nbytes,)
+        Or its beginning, ``record.head_nbytes`` of it or more.
 
     Returns
     -------
@@ -172,8 +173,10 @@ def read_section(record: TensorRecord, data: memoryview) -> Section:
         if nbytes := sum(map(sum, block.sizes)):
             blocks[i] = Block(*block[:3], offset, *block[4:])
             offset += nbytes
-    if offset != len(data):
-        raise DczError(f"the section has {len(data)} bytes: expected {offset} by its directory")
+    if offset != record.section_nbytes:
+        raise DczError(
+            f"the section has {record.section_nbytes} bytes: expected {offset} by its directory"
+        )
     nnz = sum(block.n_kept for block in blocks)
     if nnz != record.nnz:
         raise DczError(f"the blocks keep {nnz} entries: expected {record.nnz}")

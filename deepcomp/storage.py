@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .compression import encode_found
 from .container import Reader, Writer
@@ -14,6 +14,7 @@ from .model import CompressedModel
 from .readback import compare
 from .records import TensorRecord
 from .tensor import CompressedTensor
+from .urls import is_url, without_credentials
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ def save(
 
     Parameters
     ----------
-    model : CompressedModel, nn.Module, or mapping of str to torch.Tensor or ndarray
+    model : CompressedModel, nn.Module, or mapping as of `compress`
         A model that is not compressed is stored exactly, bit for bit: a model that was pruned
         elsewhere gets small, and loses nothing.
     path : str or os.PathLike
@@ -55,7 +56,8 @@ def save(
     DczError
         If what is read back with `verify` is not what was to be saved.
     ValueError
-        If the metadata are not strings, or a tensor has a dtype that a file cannot hold.
+        If the metadata are not strings, a tensor has a dtype that a file cannot hold, or the path
+        is a URL: those can only be loaded.
     OSError
         If the file cannot be written, or `path` is no regular file.
 
@@ -74,6 +76,9 @@ def save(
     ...     path.stat().st_size < 64 * 64 * 8 / 40
     True
     """
+    if isinstance(path, str) and is_url(path):
+        where = without_credentials(path)
+        raise ValueError(f"{where}: cannot save to a URL: save to a file, and copy it there")
     if metadata is None:
         metadata = model.metadata if isinstance(model, CompressedModel) else {}
     for key, value in metadata.items():
@@ -100,25 +105,43 @@ def save(
             compare(model_of(reader), originals, reader.name)
 
 
-def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> CompressedModel:
+def load(
+    file: str | os.PathLike[str] | BinaryIO, max_dense_bytes: int | None = None
+) -> CompressedModel:
     """Open a ``.dcz`` file.
 
-    The file is mapped into memory and its index is read; tensors are decoded when they are asked
-    for, each page checked when it is first touched. No code in the file is run: there is none.
-    Any number of threads may use a model at a time, and forked processes. Pickles and copies hold
-    the encoded tensors, and do not need the file.
+    The index is read; tensors are decoded when they are asked for, each page of the file checked
+    when it is first touched. No code in the file is run: there is none. Any number of threads may
+    use a model at a time, and forked processes. Pickles and copies hold the encoded tensors, and
+    do not need the file.
 
-    The model keeps the file open. When another file takes its name (as `save` does it), or it is
-    deleted, the tensors are those of the old one. When somebody cuts it off, the next use raises
-    DczError; in the moment of a decode, the process would end by SIGBUS. Changes made in place
-    are noticed only in pages that were not touched before.
+    **A path** is mapped into memory, and stays open. When another file takes its name (as `save`
+    does it), or it is deleted, the tensors are those of the old one. When somebody cuts it off,
+    the next use raises DczError; in the moment of a decode, the process would end by SIGBUS.
+    Changes made in place are noticed only in pages that were not touched before.
+
+    **A URL** (a string such as ``"https://host/model.dcz"`` or ``"s3://bucket/model.dcz"``) is
+    opened with fsspec: ``pip install deepcomp[remote]``. Only what is needed is read, by ranges,
+    when it is asked for: the size, 8 KiB at the end and 12 bytes at the beginning (what an index
+    of more than 8 KiB has besides), then for each tensor its pages of 64 KiB. As pages are checked
+    whole, a tensor costs up to 128 KiB more than its own bytes, 64 KiB on average: less than 2 %
+    of a tensor that takes 7 MB in the file, but most of what is read for a small one; its
+    neighbours on the same pages then cost nothing. Nothing is read twice: the pages are kept in
+    memory as long as the model or one of its tensors. If what is behind the URL changes, the next
+    page that is read raises DczError. A server that sends no ranges gives an OSError, not a
+    download. Options for fsspec, and other caches, are given by opening the file with it.
+
+    **An open file** must be binary and seekable, and is read in the same way. It stays the
+    caller's to close, not before the last tensor was read; nobody else may use its position at
+    the same time, and no forked process may use it.
 
     A valid file may be small and its tensors large: up to 2**20 entries a byte, if all are zero.
     Whoever does not trust a file sets `max_dense_bytes`.
 
     Parameters
     ----------
-    path : str or os.PathLike
+    file : str, os.PathLike or binary file
+        A path, a URL, or an open file. A ``pathlib.Path`` is never a URL.
     max_dense_bytes : int, optional
         Refuse a file whose tensors take more bytes than this when they are all dense, which is
         known from its index. Decoding takes some more memory for one tensor at a time.
@@ -132,7 +155,9 @@ def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> Co
     DczError
         If the file is not a ``.dcz`` file, is cut off or damaged, or is too large.
     OSError
-        If it cannot be read.
+        If it cannot be read; from a URL or an open file, also later, when a tensor is asked for.
+    ImportError
+        If fsspec, or what it needs for this URL, is not installed.
 
     References
     ----------
@@ -152,13 +177,18 @@ def load(path: str | os.PathLike[str], max_dense_bytes: int | None = None) -> Co
     Traceback (most recent call last):
     deepcomp.errors.DczError: ...zeros.dcz: the tensors take 400000000 bytes when dense:
     expected at most 100000000 (max_dense_bytes)
+    >>> with open(path, "rb") as file:
+    ...     deepcomp.load(file)["w"].rows(5000, 5001).shape
+    (1, 10000)
+    >>> deepcomp.load("file://" + path)["w"].density  # with fsspec
+    0.0
     >>> folder.cleanup()
     """
     if max_dense_bytes is not None and (
         isinstance(max_dense_bytes, bool) or not isinstance(max_dense_bytes, int)
     ):
         raise ValueError(f"max_dense_bytes is {max_dense_bytes!r}: expected an integer or None")
-    reader = Reader(path)
+    reader = Reader(file)
     records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
     dense_nbytes = sum(r.dense_nbytes for r in records)
     if max_dense_bytes is not None and dense_nbytes > max_dense_bytes:
@@ -177,7 +207,7 @@ def model_of(reader: Reader) -> CompressedModel:
             entries[name] = CompressedTensor(entry, partial(reader.section, name), reader.name)
         else:
             entries[name] = entry
-    return CompressedModel(entries, reader.index.metadata)
+    return CompressedModel(entries, reader.index.metadata, reader.overhead)
 
 
 def _sections(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from .errors import DczError
 from .records import MAX_EMPTY_ROWS, TensorRecord
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .decode import Patterns, TensorDecoder
+
+_T = TypeVar("_T")
 
 
 class CSR(NamedTuple):
@@ -36,8 +39,8 @@ class CSR(NamedTuple):
     shape: tuple[int, int]
 
 
-def view(data: bytes) -> memoryview:
-    """Return bytes as what is fetched."""
+def view(data: bytes, *part: int) -> memoryview:
+    """Return bytes as what is fetched, whatever part of them will be used."""
     return memoryview(data)
 
 
@@ -53,10 +56,10 @@ class CompressedTensor:
     """
 
     def __init__(
-        self, record: TensorRecord, fetch: Callable[[], memoryview], origin: str = ""
+        self, record: TensorRecord, fetch: Callable[..., memoryview], origin: str = ""
     ) -> None:
         self.record = record
-        self._fetch = fetch
+        self._fetch = fetch  # as Reader.section: with two offsets, only what is between them counts
         self._origin = origin
         self._made: TensorDecoder | None = None
 
@@ -96,7 +99,8 @@ class CompressedTensor:
     def section(self) -> memoryview:
         """Return the encoded bytes, after checking the pages of the file they are on.
 
-        They are a view of the mapped file: to be used soon, or copied.
+        They are a view of the mapped file: to be used soon, or copied. From a URL or an open file
+        they are fetched when they are first asked for, and then kept.
 
         Returns
         -------
@@ -152,10 +156,25 @@ class CompressedTensor:
             decoder = self._made = self._named(lambda: TensorDecoder(self.record, data))
         return decoder
 
+    def decode_with(self, action: Callable[[TensorDecoder], _T]) -> _T:
+        """Return what `action` makes of the decoder; errors get the tensor's name."""
+        return cast(_T, self._named(lambda: action(self._decoder)))
+
+    def _repr_html_(self) -> str:
+        from .notebook import tensor_html
+
+        return tensor_html(self)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the encoded bytes; a copy does not need the file."""
         fetch = partial(view, bytes(self.section()))
         return CompressedTensor, (self.record, fetch, self._origin)
+
+    def under(self, name: str) -> CompressedTensor:
+        """Return the same tensor under another name, or itself if it has that name."""
+        if name == self.name:
+            return self
+        return CompressedTensor(replace(self.record, name=name), self._fetch, self._origin)
 
     @cached_property
     def _matrix(self) -> Any:
@@ -241,9 +260,10 @@ class CompressedTensor:
         """
         import numpy as np
 
-        wanted = _numpy_dtype(self.dtype)
+        from .values import check_out, numpy_dtype
+
         if out is not None:
-            _check_out(self.record, out, wanted)
+            check_out(self.record, out)
         self.check()  # before memory is taken for what the file claims
         if self.dtype == "bfloat16":
             patterns = self.decode_patterns(None, n_threads).astype(np.uint32)
@@ -254,10 +274,63 @@ class CompressedTensor:
             out[...] = dense
             return out
         if out is None:
-            out = np.empty(self.shape, wanted)
+            out = np.empty(self.shape, numpy_dtype(self.dtype))
         flat = out.reshape(-1).view(f"<u{self.record.itemsize}")
         self.decode_patterns(flat, n_threads)
         return out
+
+    def rows(self, start: int, stop: int) -> NDArray[Any]:
+        """Decode the rows from `start` up to `stop`, and no block that holds none of them.
+
+        A block holds up to 2**20 entries, however short a row is. Of a file behind a URL, or an
+        open file, only the pages of these blocks are read, and those of the section's beginning.
+
+        Parameters
+        ----------
+        start, stop : int
+            ``0 <= start <= stop <= shape[0]``
+
+        Returns
+        -------
+        ndarray, shape (stop - start, ...)
+            ``to_dense()[start:stop]``, bit for bit; of the same dtype.
+
+        Raises
+        ------
+        DczError
+            If the file is damaged or breaks a rule of ``formats/dcz.md``.
+        IndexError
+            If there are no such rows.
+        TypeError
+            If `start` or `stop` is no integer.
+
+        Examples
+        --------
+        >>> import deepcomp, numpy as np
+        >>> packed = deepcomp.compress({"w": np.eye(5000, dtype=np.float32)}, bits=2)
+        >>> packed["w"].rows(4000, 4002)[:, 4000:4002]
+        array([[1., 0.],
+               [0., 1.]], dtype=float32)
+        """
+        from .slices import row_entries
+        from .values import to_values
+
+        first, last = row_entries(self.record, start, stop)
+        patterns = self._named(lambda: self._decode_between(first, last))
+        return to_values(patterns, self.dtype).reshape(int(stop) - int(start), *self.shape[1:])
+
+    def _decode_between(self, first: int, last: int) -> Patterns:
+        """Decode some entries; only what is needed of the section is fetched and checked."""
+        from .decode import TensorDecoder
+        from .slices import bytes_of, decode_between
+
+        decoder = self._made
+        if decoder is None:
+            head = self.record.head_nbytes
+            decoder = TensorDecoder(self.record, self._fetch(0, head), head)
+            self._made = decoder  # it has a view of the section: what is fetched later is in it
+        self._fetch(*bytes_of(decoder, first, last))
+        return decode_between(decoder, first, last)
 
     def to_csr(self) -> CSR:
         """Decode into compressed sparse rows, without a dense array in between.
@@ -283,6 +356,7 @@ class CompressedTensor:
         import numpy as np
 
         from . import relindex
+        from .values import numpy_dtype, to_values
 
         rows = self.shape[0] if self.shape else 1
         shape = (rows, self.record.numel // rows if rows else 0)
@@ -290,12 +364,10 @@ class CompressedTensor:
             raise DczError(f"tensor {self.name!r}: {rows} empty rows are too many for CSR")
         if self.record.numel == 0:
             indptr = np.zeros(rows + 1, np.int64)
-            return CSR(np.empty(0, _numpy_dtype(self.dtype)), indptr[:0], indptr, shape)
+            return CSR(np.empty(0, numpy_dtype(self.dtype)), indptr[:0], indptr, shape)
         positions, patterns = self._named(self._decoder.kept)
         indptr, indices = relindex.to_csr(positions, shape)
-        if self.dtype == "bfloat16":
-            patterns = patterns.astype(np.uint32) << np.uint32(16)
-        return CSR(patterns.view(_numpy_dtype(self.dtype)), indices, indptr, shape)
+        return CSR(to_values(patterns, self.dtype), indices, indptr, shape)
 
     def to_torch(self, layout: torch.layout | None = None) -> torch.Tensor:
         """Decode into a torch tensor on the CPU.
@@ -321,20 +393,3 @@ class CompressedTensor:
         from .nn.convert import to_torch
 
         return to_torch(self, layout)
-
-
-def _numpy_dtype(name: str) -> np.dtype[Any]:
-    import numpy as np
-
-    stand_in = {"bfloat16": "float32", "float8_e4m3fn": "uint8", "float8_e5m2": "uint8"}
-    return np.dtype(stand_in.get(name, name))
-
-
-def _check_out(record: TensorRecord, out: NDArray[Any], dtype: np.dtype[Any]) -> None:
-    if out.shape != record.shape or out.dtype != dtype:
-        raise ValueError(
-            f"tensor {record.name!r}: out is {out.dtype} {list(out.shape)}, "
-            f"expected {dtype} {list(record.shape)}"
-        )
-    if not out.flags.carray:
-        raise ValueError(f"tensor {record.name!r}: out must be C-contiguous, aligned and writable")

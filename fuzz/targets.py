@@ -114,7 +114,7 @@ def _decode_file(data, seed):
     for name, tensor in packed.items():
         if name not in packed.aliases:
             fetch = tensor._fetch
-            tensor._fetch = lambda fetch=fetch: memoryview(_copy(fetch()))
+            tensor._fetch = lambda *_, fetch=fetch: memoryview(_copy(fetch()))
             _decode_tensor(tensor, seed)
     return packed
 
@@ -141,6 +141,8 @@ def _decode_again(tensor, dense, seed):
     way = seed % 8
     if way == 0:
         tensor.verify()
+        if tensor.shape:
+            _check_rows(tensor, dense, seed >> 3)
     elif way == 1:
         patterns = tensor.decode_patterns(n_threads=2)
         if tensor.dtype != "bfloat16":
@@ -151,6 +153,14 @@ def _decode_again(tensor, dense, seed):
         assert csr.indptr[-1] == csr.data.size == n_kept, "CSR has other entries"
     elif dense.size:
         _check_products(tensor, dense, seed >> 3)
+
+
+def _check_rows(tensor, dense, seed):
+    n_rows = tensor.shape[0]
+    start = seed % (n_rows + 1)
+    stop = start + (seed >> 8) % (n_rows + 1 - start)
+    tensor._made = None  # so that only the head of the section is looked at
+    assert tensor.rows(start, stop).tobytes() == dense[start:stop].tobytes(), "rows are others"
 
 
 def _without_sign(patterns, record):

@@ -9,6 +9,9 @@ import os
 # are slow on a busy machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# before transformers is imported: no test looks for a model elsewhere
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 from hypothesis import HealthCheck, settings
 
 # a shared machine may stop for a moment anywhere: no deadline, no complaint about slow draws

@@ -137,6 +137,6 @@ def test_names_that_are_not_printable_do_not_reach_the_terminal(capsys, tmp_path
 
 
 def test_a_reader_that_has_seen_enough_is_no_error(path):
-    command = f"'{sys.executable}' -m deepcomp.cli '{path}' | true"
+    command = f"'{sys.executable}' -m deepcomp inspect '{path}' | true"
     result = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
     assert result.stderr == ""

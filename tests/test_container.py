@@ -25,9 +25,9 @@ def save_pages(path, n_pages):
 def test_loading_reads_no_section_and_each_page_is_checked_once(tmp_path):
     save_pages(tmp_path / "m.dcz", 4)
     reader = Reader(tmp_path / "m.dcz")
-    assert reader.n_pages == 4 and not any(reader._pages_checked)
+    assert reader.n_pages == 4 and not any(reader.pages.checked)
     reader.section("small")
-    assert list(reader._pages_checked) == [0, 0, 0, 1]
+    assert list(reader.pages.checked) == [0, 0, 0, 1]
     reader.section("noise")
     with mock.patch("zlib.crc32") as crc32:
         reader.section("small"), reader.section("noise")

@@ -33,11 +33,13 @@ def torch_source(name: str, tensor: torch.Tensor) -> Source:
         raise ValueError(
             f"tensor {name!r} has dtype {tensor.dtype}: expected one of {', '.join(DTYPES)}"
         )
-    if tensor.layout is not torch.strided:
-        raise ValueError(f"tensor {name!r} has layout {tensor.layout}: call .to_dense() first")
     if tensor.is_meta:
         raise ValueError(f"tensor {name!r} is on the meta device: it has no entries")
     check_dimensions(name, tuple(tensor.shape))
+    if tensor.layout is not torch.strided:
+        from .sparse import sparse_source
+
+        return sparse_source(name, dtype, tensor)
     identity: tuple[object, ...] = (name,)
     if tensor.numel():
         pointer = tensor.untyped_storage().data_ptr() + tensor.storage_offset() * ITEMSIZE[dtype]
@@ -115,6 +117,15 @@ def flat_patterns(tensor: torch.Tensor) -> Patterns:
     itemsize = tensor.element_size()
     flat = tensor.detach().reshape(-1).view(_SIGNED[itemsize]).numpy()
     return flat.view(pattern_dtype(itemsize))
+
+
+def as_tensor(value: Any) -> torch.Tensor:
+    """Return an array, or a source of a dtype of this torch, as a tensor on the CPU."""
+    if not isinstance(value, Source):
+        return torch.as_tensor(value)
+    tensor = torch.empty(value.shape, dtype=DTYPES[value.dtype])
+    flat_patterns(tensor)[:] = value.fetch()
+    return tensor
 
 
 def to_torch(tensor: "CompressedTensor", layout: torch.layout | None) -> torch.Tensor:

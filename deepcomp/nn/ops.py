@@ -34,7 +34,7 @@ class StoredWeight:
     """
 
     def __init__(self, section: Tensor, record: TensorRecord) -> None:
-        self.tensor = CompressedTensor(record, lambda: memoryview(section.numpy()))
+        self.tensor = CompressedTensor(record, lambda *_: memoryview(section.numpy()))
         self.shape = record.shape
         self.matrix: CompressedMatrix = self.tensor._matrix
         self._convolutions: dict[Window, CompressedConvolution] = {}

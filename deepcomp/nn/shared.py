@@ -19,7 +19,7 @@ from ..pipeline import check_finite, to_patterns, to_values
 from ..prune import magnitude_mask
 from ..rules import check_bits
 from ..sharing import Labels
-from .convert import DTYPES, choose, torch_source
+from .convert import DTYPES, as_tensor, choose, torch_source
 
 INITIAL = {
     "kmeans": sharing.fit_codebook,
@@ -147,8 +147,8 @@ def shared_weight(codebook: Tensor, labels: Tensor, levels: Tensor | None) -> Te
 
 def shared_source(name: str, codebook: Tensor, labels: Tensor, levels: Tensor | None) -> Source:
     """Present the parts of a shared weight, of a state_dict, as the weight."""
-    codebook, labels = torch.as_tensor(codebook), torch.as_tensor(labels)
-    levels = None if levels is None else torch.as_tensor(levels)
+    codebook, labels = as_tensor(codebook), as_tensor(labels)
+    levels = None if levels is None else as_tensor(levels)
     one = torch_source(name, codebook)
     if labels.dtype != torch.uint8:
         raise ValueError(f"tensor {name!r} has labels of {labels.dtype}: expected torch.uint8")

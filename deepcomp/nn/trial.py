@@ -78,7 +78,7 @@ class Trial:
         tensors = [self.source(name)]
         [(record, section)] = encode_model(tensors, bits_of, sparsity_of, None, None, "layer")
         data = memoryview(b"".join(section))
-        return CompressedTensor(record, lambda: data)
+        return CompressedTensor(record, lambda *_: data)
 
     def score(self, changed: Mapping[str, torch.Tensor]) -> float:
         """Evaluate the model with some tensors changed.

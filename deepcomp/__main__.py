@@ -1,0 +1,5 @@
+"""``python -m deepcomp`` is ``dcz``."""
+
+from .cli import command
+
+command()

@@ -1,0 +1,302 @@
+"""The arguments of ``dcz`` and ``dcz-inspect``."""
+
+import argparse
+from typing import Any, NoReturn
+
+from .. import __version__
+from ..report import SORT_KEYS
+from . import settings
+
+_FILES = ("IN", "OUT", "IN.dcz", "OUT.dcz", "A.dcz", "B.dcz", "PAGE.html", "FILE")  # metavars
+_STATUS = "\nExit status: "
+_TROUBLE = "2 if it cannot be done (wrong usage, a file that cannot be read or written)."
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors take one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} ({self.prog} --help says more)\n")
+
+
+class _PrintCompletion(argparse.Action):
+    """Print a script that lets a shell complete the command, and end."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            import shtab
+        except ImportError:
+            parser.error("--print-completion needs shtab: pip install 'deepcomp[completion]'")
+        for action in _all_actions(parser):
+            if action.metavar in _FILES:  # a shell completes names of files
+                vars(action)["complete"] = shtab.FILE
+        print(shtab.complete(parser, values))
+        parser.exit(0)
+
+
+def dcz_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``dcz``."""
+    parser = _Parser(
+        prog="dcz",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Store pruned and weight-shared networks really small; look into the files.",
+        epilog="""examples:
+  dcz compress model.safetensors model.dcz --sparsity 0.9
+  dcz inspect model.dcz
+  dcz decompress model.dcz model.safetensors
+
+'dcz VERB --help' says more about a verb. In the place of a file, - is standard input or output.
+"""
+        + _STATUS
+        + "0; 1 if something is wrong with what is in a file (diff: if files differ);\n"
+        "2 if it cannot be done (wrong usage, a file that cannot be read or written); 130 after\n"
+        "Ctrl-C, which leaves nothing half written. NO_COLOR is respected.",
+    )
+    _add_version(parser)
+    parser.add_argument(
+        "--print-completion",
+        metavar="SHELL",
+        choices=("bash", "zsh", "tcsh", "fish"),
+        action=_PrintCompletion,
+        help="print a completion script for bash, zsh, tcsh or fish "
+        "(needs the extra: pip install 'deepcomp[completion]')",
+    )
+    verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _add_compress(verbs)
+    _add_decompress(verbs)
+    _add_verify(verbs)
+    _add_diff(verbs)
+    _add_report(verbs)
+    _add_inspect(verbs)
+    return parser
+
+
+def inspect_parser() -> argparse.ArgumentParser:
+    """Return the parser of ``dcz-inspect``."""
+    parser = argparse.ArgumentParser(
+        prog="dcz-inspect",
+        description="Print what the bytes of a .dcz file are, for each tensor and in all.",
+        epilog="Exit status: 0, 1 if --verify finds damage, 2 if the file cannot be read.",
+    )
+    _add_inspect_arguments(parser)
+    _add_version(parser)
+    parser.set_defaults(verb="inspect")
+    return parser
+
+
+def _add_verb(verbs: Any, name: str, what: str, more: str, examples: str, status: str) -> Any:
+    return verbs.add_parser(
+        name,
+        help=what,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"{what[0].upper()}{what[1:]}.{more}",
+        epilog=f"examples:\n{examples}{_STATUS}{status}",
+    )
+
+
+def _add_compress(verbs: Any) -> None:
+    parser = _add_verb(
+        verbs,
+        "compress",
+        "prune, share and encode a checkpoint",
+        """
+
+IN is a .safetensors file, or a folder of them with its index; a PyTorch checkpoint (no code
+in it is run); a compressed-tensors checkpoint (sparse-bitmask); or an .npz file. Settings are for
+all weights: float tensors of two or more dimensions. All other tensors are stored exactly.""",
+        """  dcz compress model.safetensors model.dcz --bits 5 --sparsity 0.9
+  dcz compress pruned.pt exact.dcz --bits none              pruned elsewhere: stored bit for bit
+  dcz compress model.pt model.dcz --set 'conv*:bits=8,sparsity=0.3' --set 'fc*:sparsity=0.95'
+  dcz compress model.npz - --std 1.5 | ssh host 'cat > model.dcz'
+""",
+        "0; 1 if a tensor cannot be pruned, shared or stored;\n" + _TROUBLE,
+    )
+    parser.add_argument("input", metavar="IN", help="a checkpoint (- is standard input)")
+    parser.add_argument(
+        "output", metavar="OUT.dcz", help="the .dcz file; an old one is replaced, as a whole"
+    )
+    _add_settings(parser)
+    _add_json(parser)
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bits",
+        type=settings.bits,
+        default=5,
+        metavar="N",
+        help="share 2**N values in each weight, N from 1 to 8; none: keep every bit (default: 5)",
+    )
+    rules = parser.add_mutually_exclusive_group()
+    rules.add_argument(
+        "--sparsity",
+        type=settings.sparsity,
+        metavar="S",
+        help="prune so that this fraction of the entries is zero",
+    )
+    rules.add_argument(
+        "--threshold",
+        type=settings.magnitude,
+        metavar="T",
+        help="prune entries with a smaller absolute value",
+    )
+    rules.add_argument(
+        "--std",
+        type=settings.magnitude,
+        metavar="S",
+        help="the same, in multiples of the standard deviation",
+    )
+    parser.add_argument(
+        "--scope",
+        choices=("layer", "global"),
+        default="layer",
+        help="count --sparsity and --std in each tensor, or over all of them (default: layer)",
+    )
+    parser.add_argument(
+        "--set",
+        type=settings.layer,
+        action="append",
+        default=[],
+        metavar="PATTERN:SETTING=VALUE[,...]",
+        help="settings of the tensors or modules whose names match a pattern: bits and one of "
+        "sparsity, threshold and std; the first pattern that matches decides (can be repeated)",
+    )
+
+
+def _add_decompress(verbs: Any) -> None:
+    parser = _add_verb(
+        verbs,
+        "decompress",
+        "write the dense tensors of a .dcz file as a checkpoint",
+        "",
+        """  dcz decompress model.dcz model.safetensors
+  dcz decompress model.dcz model.pt
+  dcz decompress model.dcz - --format npz > model.npz
+""",
+        "0; 1 if the file is damaged;\n" + _TROUBLE,
+    )
+    parser.add_argument("input", metavar="IN.dcz", help="a .dcz file (- is standard input)")
+    parser.add_argument(
+        "output", metavar="OUT", help="the checkpoint; an old one is replaced, as a whole"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("safetensors", "pt", "npz"),
+        help="what to write (default: as the name of OUT ends)",
+    )
+    _add_json(parser)
+
+
+def _add_verify(verbs: Any) -> None:
+    parser = _add_verb(
+        verbs,
+        "verify",
+        "check every page and decode every tensor of .dcz files",
+        "\nPrints a line for each file, and goes on after a bad one.",
+        """  dcz verify *.dcz
+  dcz verify --json model.dcz
+""",
+        "0 if all files are whole; 1 if any is not; 2 if any cannot be read.",
+    )
+    parser.add_argument("files", nargs="+", metavar="FILE", help=".dcz files (- is standard input)")
+    _add_json(parser)
+
+
+def _add_diff(verbs: Any) -> None:
+    parser = _add_verb(
+        verbs,
+        "diff",
+        "say in which tensors two .dcz files differ",
+        """
+Compared are shape, dtype, which entries are zero, codebook and values of each tensor, ties
+between tensors, and metadata; not how the bytes are laid out.""",
+        """  dcz diff before.dcz after.dcz
+  dcz diff --json before.dcz after.dcz
+""",
+        "0 if nothing differs; 1 if something does; 2 if there is any trouble.",
+    )
+    parser.add_argument("first", metavar="A.dcz", help="a .dcz file (- is standard input)")
+    parser.add_argument("second", metavar="B.dcz", help="another")
+    _add_json(parser)
+
+
+def _add_report(verbs: Any) -> None:
+    parser = _add_verb(
+        verbs,
+        "report",
+        "draw a .dcz file: one HTML page that needs no network",
+        "",
+        """  dcz report model.dcz -o report.html
+  dcz report model.dcz -o - | gzip > report.html.gz
+""",
+        "0; 1 if the file is damaged;\n" + _TROUBLE,
+    )
+    parser.add_argument("input", metavar="IN.dcz", help="a .dcz file (- is standard input)")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="PAGE.html",
+        required=True,
+        help="the page; an old one is replaced (- is standard output)",
+    )
+
+
+def _add_inspect(verbs: Any) -> None:
+    parser = _add_verb(
+        verbs,
+        "inspect",
+        "print what the bytes of a .dcz file are, for each tensor and in all",
+        "",
+        """  dcz inspect model.dcz
+  dcz inspect model.dcz --layers 'conv*' --sort bytes
+  dcz inspect model.dcz --json | jq .compression_ratio
+""",
+        "0; 1 if --verify finds damage; 2 if the file cannot be read.",
+    )
+    _add_inspect_arguments(parser)
+
+
+def _add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("file", metavar="FILE", help="a .dcz file (- is standard input)")
+    _add_json(parser)
+    parser.add_argument(
+        "--sort",
+        choices=SORT_KEYS,
+        default="file",
+        help="order of the tensors (default: as in the file)",
+    )
+    parser.add_argument(
+        "--layers",
+        metavar="PATTERN",
+        default="*",
+        help="list only tensors whose names match, as 'conv*.weight'",
+    )
+    parser.add_argument(
+        "--verify",
+        action="store_true",
+        help="check every page and decode every tensor instead of printing the tables",
+    )
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON (stable schema)")
+
+
+def _add_version(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--version", action="version", version=f"deepcomp {__version__}")
+
+
+def _all_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """List the arguments of a parser and of its verbs."""
+    actions = list(parser._actions)
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for verb in action.choices.values():
+                actions += verb._actions
+    return actions

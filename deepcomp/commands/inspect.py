@@ -1,0 +1,35 @@
+"""``dcz inspect``, which is also ``dcz-inspect``: what the bytes of a file are."""
+
+import argparse
+
+from ..container import Reader
+from ..report import make_report, printable, to_json, to_text
+from .streams import open_file, trouble_is_unusable
+from .terminal import show, show_json
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the tables, or check the whole file."""
+    with trouble_is_unusable():
+        reader = open_file(options.file)
+    if options.verify:
+        show(f"{printable(reader.name)}: {check(reader)}")
+        return 0
+    with trouble_is_unusable():
+        report = make_report(reader)
+    if options.json:
+        show_json(to_json(report))
+    else:
+        show(to_text(report, options.sort, options.layers))
+    return 0
+
+
+def check(reader: Reader) -> str:
+    """Check every page and decode every tensor; raise DczError at the first damage."""
+    from ..storage import model_of
+
+    reader.check_all_pages()
+    model = model_of(reader)
+    for tensor in model.values():
+        tensor.verify()
+    return f"whole ({len(model)} tensors, {reader.n_pages} pages)"

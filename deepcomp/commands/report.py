@@ -1,0 +1,30 @@
+"""``dcz report``: a ``.dcz`` file -> one HTML page."""
+
+import argparse
+import os
+
+from .streams import STANDARD, open_file, refuse_same_file, trouble_is_unusable
+from .terminal import show
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the page."""
+    refuse_same_file(options.input, options.output)
+    with trouble_is_unusable():
+        reader = open_file(options.input)
+    from ..files import Replacement
+    from ..page import make_page
+    from ..storage import model_of
+
+    page = make_page(model_of(reader), os.path.basename(reader.name))
+    if options.output == STANDARD:
+        show(page)
+        return 0
+    file = Replacement(options.output)
+    try:
+        file.write(page.encode())
+        file.sync()
+        file.commit()
+    finally:
+        file.close()
+    return 0

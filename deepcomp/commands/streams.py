@@ -1,0 +1,78 @@
+"""Files of a command line, where ``-`` stands for standard input or output."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..container import Reader
+from ..errors import DczError
+from .terminal import CommandError, is_terminal
+
+STANDARD = "-"
+
+
+@contextmanager
+def input_path(path: str) -> Iterator[str]:
+    """Give the path of an input. Standard input is copied: a file is read from its end."""
+    if path != STANDARD:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="deepcomp-") as folder:
+        copy = os.path.join(folder, "standard-input")
+        with open(copy, "wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield copy
+
+
+@contextmanager
+def output_path(path: str) -> Iterator[str]:
+    """Give the path under which an output is written; standard output gets it when it is whole."""
+    if path != STANDARD:
+        yield path
+        return
+    if is_terminal():
+        raise CommandError("a terminal shows no binary data: redirect it, or name a file")
+    with tempfile.TemporaryDirectory(prefix="deepcomp-") as folder:
+        copy = os.path.join(folder, "standard-output")
+        yield copy
+        with open(copy, "rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+
+
+def open_file(path: str) -> Reader:
+    """Open a ``.dcz`` file, or standard input.
+
+    Raises
+    ------
+    DczError
+        If it is not one, or is damaged.
+    OSError
+        If it cannot be opened.
+    """
+    with input_path(path) as found:  # a copy may be deleted: the file stays open
+        return Reader(found, display_name(path))
+
+
+@contextmanager
+def trouble_is_unusable() -> Iterator[None]:
+    """Let a file that breaks a rule end the verb as one that cannot be read."""
+    try:
+        yield
+    except DczError as error:
+        raise CommandError(str(error)) from error
+
+
+def display_name(path: str) -> str:
+    """Return how messages call an input."""
+    return "standard input" if path == STANDARD else path
+
+
+def refuse_same_file(source: str, target: str) -> None:
+    """Raise CommandError if a file would be written over its own input."""
+    both_are_there = os.path.exists(source) and os.path.exists(target)
+    if both_are_there and os.path.samefile(source, target):
+        raise CommandError(f"{target}: input and output are the same file")

@@ -1,0 +1,168 @@
+"""Checkpoints of other programs, recognised by what is in them."""
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from ..arrays import Source, sources
+from ..container import MAGIC
+from ..decode import Patterns
+from . import bitmask, npz, pytorch, safetensors
+
+_EXPECTED = "a .safetensors file or a folder of them, a PyTorch checkpoint or an .npz file"
+_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model as another program saved it.
+
+    Attributes
+    ----------
+    tensors : mapping of str to Source
+        For `deepcomp.compress` and `deepcomp.save`, which take it as it is. In the order of the
+        file; tensors are read when they are fetched, where the format allows. Tied weights stay
+        tied.
+    metadata : dict of str to str
+        What the file says besides; empty where the format has no such thing.
+    """
+
+    tensors: Mapping[str, Source]
+    metadata: dict[str, str]
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Open a model of another format.
+
+    * A ``.safetensors`` file, or a folder of them with an index, of any dtype that a ``.dcz`` file
+      can hold. A tied weight that only the metadata name (``safetensors.torch.save_model``) is
+      there again. Weights in the format ``sparse-bitmask`` of compressed-tensors are unfolded.
+    * A PyTorch checkpoint: a state_dict, or one under the keys ``state_dict``,
+      ``model_state_dict``, ``model``, ``module`` or ``net`` (the first of them that is there).
+      Names are not changed: a ``module.`` in front stays. Sparse tensors are taken. Needs torch.
+    * An ``.npz`` file, or one matrix of ``scipy.sparse.save_npz``, which gets the name of its file.
+
+    Models pruned with ``torch.nn.utils.prune`` or shared by `deepcomp.share_weights` are folded, as
+    by `deepcomp.compress`. No code in a file is run, and no object is unpickled.
+
+    A file is mapped while it is in use: do not change it meanwhile. A small file can hold a sparse
+    matrix that is large when it is dense, as a ``.dcz`` file can.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        Of a file, a folder with one model, or an index ``*.safetensors.index.json``.
+
+    Returns
+    -------
+    Checkpoint
+
+    Raises
+    ------
+    ValueError
+        If it has none of these formats, or breaks a rule of its own: at once, or when a tensor is
+        fetched. The message names the file and the tensor.
+    ImportError
+        If it is a PyTorch checkpoint and torch is not there.
+    OSError
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> import deepcomp, numpy as np, pathlib, tempfile
+    >>> from deepcomp.importers import read_checkpoint
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder, "model.npz")
+    ...     np.savez(path, **{"fc.weight": np.eye(64), "fc.bias": np.ones(64)})
+    ...     checkpoint = read_checkpoint(path)
+    ...     deepcomp.compress(checkpoint.tensors, bits=2)
+    <CompressedModel of 2 tensors, ... of 33280 bytes>
+    """
+    path = os.fsdecode(path)
+    if os.path.isdir(path):
+        path = _model_in(path)
+    tensors, metadata = _read(path)
+    try:
+        return Checkpoint(_listed(path, tensors), metadata)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _model_in(folder: str) -> str:
+    """Find the index of a folder, or its only file."""
+    names = sorted(os.listdir(folder))
+    found = [name for name in names if name.endswith(safetensors.INDEX_SUFFIX)]
+    found = found or [name for name in names if name.endswith(".safetensors")]
+    if len(found) != 1:
+        listed = ", ".join(found[:5]) or "neither"
+        raise ValueError(
+            f"{folder}: expected one *{safetensors.INDEX_SUFFIX} or one .safetensors file in the "
+            f"folder, found {listed}: give the path of the file"
+        )
+    return os.path.join(folder, found[0])
+
+
+def _read(path: str) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Read the tensors and the metadata of a file, by its content, or else by its name."""
+    file_nbytes = os.stat(path).st_size
+    if not os.path.isfile(path):
+        raise ValueError(f"{path}: expected {_EXPECTED}, found no regular file")
+    with open(path, "rb") as file:
+        start = file.read(16)
+    if path.endswith(safetensors.INDEX_SUFFIX):
+        return _unfolded(path, *safetensors.read_shards(path))
+    if start.startswith(MAGIC):
+        raise ValueError(f"{path}: is a .dcz file already: open it with deepcomp.load")
+    if start.startswith(b"PK"):
+        names = _members(path)
+        if any(name.endswith("data.pkl") for name in names):
+            return pytorch.read_file(path), {}
+        if npz.looks_like_npz(names) or path.endswith(".npz"):
+            return npz.read_file(path), {}
+    elif safetensors.looks_like_safetensors(start, file_nbytes) or path.endswith(".safetensors"):
+        return _unfolded(path, *safetensors.read_file(path))
+    elif start.startswith(b"\x80") or path.endswith(_TORCH_SUFFIXES):  # a pickle, as of torch 1.5
+        return pytorch.read_file(path), {}
+    raise ValueError(f"{path}: expected {_EXPECTED}, found a file that starts with {start!r}")
+
+
+def _members(path: str) -> list[str]:
+    """List what is in a zip archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+        raise ValueError(f"{path}: a damaged archive: {error}") from None
+
+
+def _unfolded(
+    path: str, tensors: dict[str, Source], metadata: dict[str, str]
+) -> tuple[dict[str, Source], dict[str, str]]:
+    try:
+        return bitmask.unfold(tensors), metadata
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _listed(path: str, model: Mapping[str, Any]) -> dict[str, Source]:
+    """Fold what was pruned by masks or shared, and refuse what a ``.dcz`` file cannot hold."""
+    tensors: dict[str, Source] = {}
+    for name, entry in sources(model).items():
+        if isinstance(entry, str):
+            tensors[name] = tensors[entry].renamed(name)
+        else:
+            tensors[name] = replace(entry, fetch=partial(_fetch, path, entry.fetch))
+    return tensors
+
+
+def _fetch(path: str, fetch: Callable[[], Patterns]) -> Patterns:
+    """Let an error name the file."""
+    try:
+        return fetch()
+    except ValueError as error:
+        if str(error).startswith(path):
+            raise
+        raise ValueError(f"{path}: {error}") from None

@@ -1,0 +1,77 @@
+"""PyTorch checkpoints. No code in a file is run: they may hold tensors and plain data only."""
+
+import zipfile
+from collections.abc import Mapping
+from typing import Any
+
+KEYS = ("state_dict", "model_state_dict", "model", "module", "net")
+_MAX_NESTED = 8
+
+
+def read_file(path: str) -> Mapping[str, Any]:
+    """Load the state_dict that is in a file.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    mapping of str to torch.Tensor
+        On the CPU; mapped from the file, unless it was written by torch 1.5 or older. Tensors that
+        share memory still do.
+
+    Raises
+    ------
+    ImportError
+        If torch is not there.
+    ValueError
+        If there is no state_dict, or something that is neither a tensor nor plain data.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            f"{path}: a PyTorch checkpoint needs torch: pip install deepcomp[torch]",
+            name=error.name,
+        ) from error
+    may_map = zipfile.is_zipfile(path) and not path.endswith(".safetensors")
+    try:
+        with open(path, "rb") as file:  # what to open by its name, torch may take for safetensors
+            source = path if may_map else file
+            loaded = torch.load(source, map_location="cpu", weights_only=True, mmap=may_map)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can lead to any of Python's
+        raise ValueError(
+            f"{path}: expected tensors and plain data alone, as of torch.save(model.state_dict(), "
+            f"path); found: {_reason(error)}"
+        ) from None
+    return _state_dict(path, loaded)
+
+
+def _state_dict(path: str, loaded: Any) -> Mapping[str, Any]:
+    """Find the state_dict among the other things that trainers save."""
+    import torch
+
+    for _ in range(_MAX_NESTED):
+        if not isinstance(loaded, Mapping):
+            raise ValueError(f"{path}: expected a state_dict, found a {type(loaded).__name__}")
+        inner = [loaded[key] for key in KEYS if isinstance(loaded.get(key), Mapping)]
+        if not inner:
+            break
+        loaded = inner[0]
+    if loaded and not any(isinstance(value, torch.Tensor) for value in loaded.values()):
+        found = ", ".join(repr(key) for key in list(loaded)[:8])
+        raise ValueError(
+            f"{path}: expected a state_dict, or one under {', '.join(KEYS)}; found a dict with "
+            f"{found or 'nothing'}"
+        )
+    return loaded
+
+
+def _reason(error: Exception) -> str:
+    """Return the sentence of torch's long message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "nsupported" in line] or lines or [type(error).__name__]
+    return telling[0].removeprefix("WeightsUnpickler error: ").partition(". ")[0]

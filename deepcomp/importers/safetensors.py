@@ -1,0 +1,213 @@
+"""``.safetensors`` files, one or many that make up a model, read without another library.
+
+The format: https://github.com/huggingface/safetensors#format. Eight bytes hold the size of a
+header in JSON, which says of each tensor its dtype, its shape, and which bytes behind the header
+are its entries.
+"""
+
+import json
+import os
+from functools import partial
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Source, check_dimensions
+from ..decode import Patterns, pattern_dtype
+from ..files import File
+from ..records import ITEMSIZE
+
+DTYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "I8": "int8",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "U16": "uint16",
+    "I16": "int16",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "U32": "uint32",
+    "I32": "int32",
+    "F32": "float32",
+    "U64": "uint64",
+    "I64": "int64",
+    "F64": "float64",
+}
+MAX_HEADER_NBYTES = 100_000_000  # the limit of the format's own library
+INDEX_SUFFIX = ".safetensors.index.json"
+
+
+def looks_like_safetensors(start: bytes, file_nbytes: int) -> bool:
+    """Whether a file of this size that starts with these bytes may be a safetensors file.
+
+    Examples
+    --------
+    >>> looks_like_safetensors(bytes([2, 0, 0, 0, 0, 0, 0, 0]) + b"{}", 10)
+    True
+    """
+    header_nbytes = int.from_bytes(start[:8], "little")
+    return start[8:9] == b"{" and header_nbytes <= min(file_nbytes - 8, MAX_HEADER_NBYTES)
+
+
+def read_file(path: str) -> tuple[dict[str, Source], dict[str, str]]:
+    """List the tensors of a file.
+
+    The file is mapped into memory: a tensor is read when it is fetched.
+
+    Parameters
+    ----------
+    path : str
+
+    Returns
+    -------
+    tensors : dict of str to Source
+        In the order of the header. A tied weight, which `write_checkpoint` and
+        ``safetensors.torch.save_model`` name in the metadata only, has the identity of the first.
+    metadata : dict of str to str
+        Without the names of tied weights.
+
+    Raises
+    ------
+    ValueError
+        If the file breaks a rule of the format, or has a dtype that a ``.dcz`` file cannot hold.
+    """
+    file = File(path)
+    header_nbytes = int.from_bytes(file.read(0, 8), "little")
+    if not looks_like_safetensors(bytes(file.read(0, 9)), file.nbytes):
+        raise ValueError(
+            f"{path}: not a safetensors file: expected the size of its header (found "
+            f"{header_nbytes}, the file has {file.nbytes} bytes) and then '{{'"
+        )
+    start = 8 + header_nbytes
+    header = parse_json(path, bytes(file.read(8, start)))
+    metadata = header.pop("__metadata__", {})
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise ValueError(f"{path}: __metadata__ must map strings to strings")
+    spans, tensors = [], {}
+    for name, entry in header.items():
+        try:
+            dtype, shape, begin, end = _entry(entry, file.nbytes - start)
+            check_dimensions(name, shape)
+        except ValueError as error:
+            raise ValueError(f"{path}: tensor {name!r}: {error}") from None
+        fetch = partial(_fetch, file, name, dtype, start + begin, start + end)
+        tensors[name] = Source(name, dtype, shape, (path, name), fetch)
+        spans.append((begin, end, name))
+    _check_no_holes(path, spans, file.nbytes - start)
+    return _tie(tensors, metadata)
+
+
+def read_shards(path: str) -> tuple[dict[str, Source], dict[str, str]]:
+    """List the tensors of a model in several files, as its index names them.
+
+    Parameters
+    ----------
+    path : str
+        Of the index, a JSON file whose ``weight_map`` says for each tensor which file holds it.
+
+    Returns
+    -------
+    tensors : dict of str to Source
+        In the order of the index.
+    metadata : dict of str to str
+        That of the files; where they differ, the first counts. The index's own are numbers about
+        the files, and are left out.
+
+    Raises
+    ------
+    ValueError
+        If a file is missing or is none of the format, or if the files do not hold exactly the
+        tensors that the index says.
+    """
+    with open(path, "rb") as file:
+        weight_map = parse_json(path, file.read(MAX_HEADER_NBYTES)).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise ValueError(f"{path}: expected a weight_map from names of tensors to names of files")
+    found: dict[str, Source] = {}
+    metadata: dict[str, str] = {}
+    for shard in dict.fromkeys(weight_map.values()):
+        shard_path = os.path.join(os.path.dirname(path), shard)
+        if os.path.basename(shard) != shard or not shard:
+            raise ValueError(f"{path}: {shard!r} is not the name of a file in the same folder")
+        if not os.path.isfile(shard_path):
+            raise ValueError(f"{path}: its file {shard!r} is missing")
+        tensors, more = read_file(shard_path)
+        metadata = more | metadata
+        for name, tensor in tensors.items():
+            expected = weight_map.get(name)
+            if expected != shard:
+                where = "does not name it" if expected is None else f"has it in {expected!r}"
+                raise ValueError(f"{shard_path}: tensor {name!r} is there, but the index {where}")
+            found[name] = tensor
+    for name, shard in weight_map.items():
+        if name not in found:
+            raise ValueError(f"{path}: tensor {name!r} is missing in {shard!r}")
+    return {name: found[name] for name in weight_map}, metadata
+
+
+def parse_json(path: str, data: bytes) -> dict[str, Any]:
+    """Read a JSON object; raise ValueError for anything else, and for a key that comes twice."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"{twice!r} is there twice")
+        return result
+
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: expected JSON, found: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, found a {type(value).__name__}")
+    return value
+
+
+def _entry(entry: Any, nbytes: int) -> tuple[str, tuple[int, ...], int, int]:
+    """Check what the header says of a tensor; `nbytes` are behind the header."""
+    entry = entry if isinstance(entry, dict) else {}
+    dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        raise ValueError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}")
+    for what, numbers in (("shape", shape), ("data_offsets", offsets)):
+        is_list = isinstance(numbers, list)
+        if not is_list or not all(type(n) is int and n >= 0 for n in numbers):
+            raise ValueError(f"{what} is {numbers!r}: expected a list of integers from 0")
+    if len(offsets) != 2 or not offsets[0] <= offsets[1] <= nbytes:
+        raise ValueError(f"data_offsets are {offsets}: expected a range within 0 .. {nbytes}")
+    expected = prod(shape) * ITEMSIZE[DTYPES[dtype]]
+    if offsets[1] - offsets[0] != expected:
+        raise ValueError(f"expected {expected} bytes, found {offsets[1] - offsets[0]}")
+    return DTYPES[dtype], tuple(shape), *offsets
+
+
+def _check_no_holes(path: str, spans: list[tuple[int, int, str]], nbytes: int) -> None:
+    last = 0
+    for begin, end, name in sorted(spans):
+        if begin != last:
+            raise ValueError(f"{path}: tensor {name!r} starts at {begin}: expected {last}")
+        last = end
+    if last != nbytes:
+        raise ValueError(f"{path}: the tensors take {last} bytes, found {nbytes}")
+
+
+def _fetch(file: File, name: str, dtype: str, begin: int, end: int) -> Patterns:
+    entries = np.frombuffer(
+        file.read(begin, end, f"tensor {name!r}"), pattern_dtype(ITEMSIZE[dtype])
+    )
+    return np.require(entries, requirements="A")
+
+
+def _tie(
+    tensors: dict[str, Source], metadata: dict[str, str]
+) -> tuple[dict[str, Source], dict[str, str]]:
+    tied = {
+        name: first for name, first in metadata.items() if first in tensors and name not in tensors
+    }
+    for name, first in tied.items():
+        tensors[name] = tensors[first].renamed(name)
+    return tensors, {name: text for name, text in metadata.items() if name not in tied}

@@ -1,0 +1,146 @@
+"""The pages of a ``.dcz`` file, each checked when it is first touched (``formats/dcz.md``,
+section 2). Standard library only.
+"""
+
+import contextlib
+import mmap
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+
+from .errors import DczError
+from .files import File
+from .ranges import RangedFile
+
+PAGE = 1 << 16
+_RUN = 256  # pages that are fetched at a time: 16 MiB
+_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE, new in Python 3.13
+
+
+class Pages:
+    """The bytes of a file from its start to the end of its sections, checked page by page.
+
+    Those of a mapped file are looked at where they are. Of a file that is read by ranges, each
+    page that is asked for is fetched once, and kept in memory when it was found right.
+
+    Parameters
+    ----------
+    file : File or RangedFile
+    data_end : int
+        Where the sections end.
+    checksums : bytes, shape (4 * n_pages,)
+        CRC-32 of each page.
+
+    Attributes
+    ----------
+    checked : bytearray, shape (n_pages,)
+        1 for each page that was found right, else 0.
+
+    Raises
+    ------
+    DczError
+        If a file that is read by ranges is too large for the address space.
+    """
+
+    def __init__(self, file: File | RangedFile, data_end: int, checksums: bytes) -> None:
+        self._file, self._data_end, self._checksums = file, data_end, checksums
+        self.checked = bytearray(len(checksums) // 4)
+        self._kept = unused_memory(data_end, file.name) if isinstance(file, RangedFile) else None
+
+    def check(
+        self, start: int, end: int, what: str, owners: Callable[[int, int], str] | None = None
+    ) -> None:
+        """Check the pages of the bytes from `start` up to `end` that were not checked before.
+
+        Parameters
+        ----------
+        start, end : int
+        what : str
+            What the bytes are, for messages.
+        owners : callable, optional
+            Says instead what is between two offsets of the file, where a page is damaged.
+
+        Raises
+        ------
+        DczError
+            If a page is damaged, or the file has become shorter.
+        OSError
+            If a page cannot be fetched.
+        """
+        page, end_page = start // PAGE, -(-end // PAGE) if end > start else 0
+        # of a mapped file one at a time, so that its size is looked at before each page
+        most = 1 if self._kept is None else _RUN
+        while (page := self.checked.find(0, page, end_page)) >= 0:
+            stop = self.checked.find(1, page, min(page + most, end_page))
+            stop = min(page + most, end_page) if stop < 0 else stop
+            self._check_run(page, stop, what, owners)
+            page = stop
+
+    def check_all(self, owners: Callable[[int, int], str]) -> None:
+        """Check every page; of a mapped file, those that were checked before as well.
+
+        Parameters
+        ----------
+        owners : callable
+            As in `check`.
+
+        Raises
+        ------
+        DczError
+            At the first damaged page.
+        """
+        if self._kept is None:
+            self.checked[:] = bytes(len(self.checked))
+        self.check(0, self._data_end, "", owners)
+
+    def view(self, start: int, end: int, what: str) -> memoryview:
+        """Return bytes whose pages were checked; where they were not, anything.
+
+        Raises
+        ------
+        DczError
+            If a mapped file has become shorter.
+        """
+        if self._kept is None:
+            return self._file.read(start, end, what)
+        return self._kept[start:end].toreadonly()
+
+    def _check_run(
+        self, page: int, stop: int, what: str, owners: Callable[[int, int], str] | None
+    ) -> None:
+        start = page * PAGE
+        data = self._file.read(start, min(stop * PAGE, self._data_end), what)
+        for number in range(page, stop):
+            at = number * PAGE
+            piece = data[at - start : at - start + PAGE]
+            found = zlib.crc32(piece)
+            (expected,) = struct.unpack_from("<I", self._checksums, 4 * number)
+            if found != expected:
+                what = owners(at, at + len(piece)) if owners is not None else what
+                raise self._damaged(at, at + len(piece), what, expected, found)
+            if self._kept is not None:
+                # Another thread may read the page already: it then writes the same bytes again.
+                self._kept[at : at + len(piece)] = piece
+            self.checked[number] = 1  # only now: another thread may look at any time
+
+    def _damaged(self, start: int, end: int, what: str, expected: int, found: int) -> DczError:
+        where = f"{self._file.name}: {what}: " if what else f"{self._file.name}: "
+        if isinstance(self._file, RangedFile) and self._file.has_changed():
+            return DczError(f"{where}the file has changed since it was opened")
+        return DczError(
+            f"{where}the page of bytes {start} to {end} is damaged: "
+            f"expected CRC-32 {expected:08x}, found {found:08x}"
+        )
+
+
+def unused_memory(nbytes: int, name: str) -> memoryview:
+    """Return so many zeros, which take memory only where something else is written."""
+    try:
+        memory = mmap.mmap(-1, nbytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+    except (OSError, OverflowError):
+        raise DczError(f"{name}: sections of {nbytes} bytes: more than can be addressed") from None
+    if hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with contextlib.suppress(OSError):  # else a page of 4 KiB may become one of 2 MiB
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memoryview(memory)

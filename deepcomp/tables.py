@@ -1,0 +1,38 @@
+"""Tables as text. Standard library only."""
+
+
+def to_table(head: list[str], lines: list[list[str]], n_left: int) -> str:
+    """Align columns; rules go under the head and above the last line.
+
+    Parameters
+    ----------
+    head : list of str
+    lines : list of list of str
+        At least one, each as long as `head`.
+    n_left : int
+        How many columns are aligned to the left; the others are numbers.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> print(to_table(["part", "bytes"], [["labels", "9"], ["file", "12"]], 1))
+    part    bytes
+    -------------
+    labels      9
+    -------------
+    file       12
+    """
+    widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
+
+    def join(line: list[str]) -> str:
+        cells = [
+            cell.ljust(width) if i < n_left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
+    return "\n".join([join(head), rule, *map(join, lines[:-1]), rule, join(lines[-1])])

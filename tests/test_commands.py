@@ -1,0 +1,402 @@
+"""The verbs of dcz: each does what the Python functions do, and says what is wrong in one line."""
+
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+import deepcomp
+from deepcomp import importers
+from deepcomp.cli import main
+
+
+@pytest.fixture
+def model():
+    rng = np.random.default_rng(0)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    return {
+        "conv.weight": normal(8, 4, 3, 3),
+        "conv.bias": normal(8),
+        "fc1.weight": normal(50, 80),
+        "fc2.weight": normal(10, 50).astype(np.float16),
+        "steps": np.array(7),
+    }
+
+
+@pytest.fixture
+def folder(tmp_path, model, monkeypatch):
+    """Return a folder, the current one, with model.npz and what `compress` makes of it."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("model.npz", **model)
+    deepcomp.save(deepcomp.compress(model, bits=5, sparsity=0.9), "model.dcz")
+    return tmp_path
+
+
+@pytest.fixture
+def dcz(folder, capsys):
+    def run(*arguments):
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as end:
+            status = end.code
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def fails(result, status, message):
+    """Say whether a command ended with this status, and one line on standard error."""
+    found, out, err = result
+    assert (found, out, err.count("\n")) == (status, "", 1), result
+    assert re.match(r"dcz( \w+)?: ", err) and message in err
+    return True
+
+
+def flip(path, position):
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+
+
+SETTINGS = {
+    "": {},
+    "--bits 3": {"bits": 3},
+    "--bits none": {"bits": None},
+    "--sparsity 0.9": {"sparsity": 0.9},
+    "--std 1.5 --scope global": {"std": 1.5, "scope": "global"},
+    "--threshold 1 --bits none": {"threshold": 1.0, "bits": None},
+    "--set conv*:bits=8": {"bits": {"conv*": 8, "*": 5}},
+    "--set fc*:bits=none,sparsity=0.5": {
+        "bits": {"fc*": None, "*": 5},
+        "sparsity": {"fc*": 0.5},
+    },
+    "--sparsity 0.8 --set fc1:sparsity=none --set conv:sparsity=0.3": {
+        "sparsity": {"fc1": None, "conv": 0.3, "*": 0.8},
+    },
+    "--bits none --set conv.bias:bits=2": {"bits": {"conv.bias": 2}},
+}
+
+
+@pytest.mark.parametrize("arguments", SETTINGS)
+def test_compress_writes_what_the_python_functions_write(dcz, folder, model, arguments):
+    assert dcz("compress", "model.npz", "out.dcz", *arguments.split())[0] == 0
+    deepcomp.save(deepcomp.compress(model, **SETTINGS[arguments]), "expected.dcz")
+    assert (folder / "out.dcz").read_bytes() == (folder / "expected.dcz").read_bytes()
+
+
+def test_general_settings_leave_vectors_alone_even_if_there_is_nothing_else(dcz, folder):
+    vectors = {name: np.linspace(0, 1, 300) for name in ("a", "b")}
+    np.savez("vectors.npz", **vectors)
+    assert dcz("compress", "vectors.npz", "out.dcz", "--bits", "2", "--set", "a:bits=1")[0] == 0
+    packed = deepcomp.load("out.dcz")
+    assert len(np.unique(packed["a"].to_dense())) == 3
+    assert np.array_equal(packed["b"].to_dense(), vectors["b"])
+
+
+def test_compress_prints_bytes_that_add_up_and_ratios_that_are_true(dcz, folder):
+    status, out, err = dcz("compress", "model.npz", "out.dcz", "--sparsity", "0.9")
+    assert (status, err) == (0, "")
+    head, _, *lines = out.split("\n\n")[0].splitlines()
+    end = head.index("bytes") + len("bytes")
+    cells = [line[:end].split()[-1].replace(",", "") for line in lines if set(line) != {"-"}]
+    size = (folder / "out.dcz").stat().st_size
+    assert sum(map(int, cells[:-1])) == int(cells[-1]) == size
+    for ratio, nbytes in re.findall(r"([\d.]+)x smaller than .*: ([\d,]+) bytes", out):
+        assert float(ratio) == pytest.approx(int(nbytes.replace(",", "")) / size, abs=0.006)
+    assert f"model.npz: {(folder / 'model.npz').stat().st_size:,} bytes" in out
+
+
+def test_compress_json_has_the_errors_of_the_file_that_was_written(dcz, folder, model):
+    status, out, _ = dcz("compress", "model.npz", "out.dcz", "--bits", "3", "--json")
+    result = json.loads(out)
+    assert status == 0 and result["schema"] == 1
+    assert set(result) == {
+        "schema", "input", "output", "input_nbytes", "dense_nbytes", "float32_nbytes",
+        "file_nbytes", "compression_ratio", "compression_ratio_float32",
+        "compression_ratio_input", "seconds", "tensors",
+    }  # fmt: skip
+    assert result["file_nbytes"] == (folder / "out.dcz").stat().st_size
+    packed = deepcomp.load("out.dcz")
+    assert [t["name"] for t in result["tensors"]] == list(model)
+    for tensor in result["tensors"]:
+        name = tensor["name"]
+        distance = packed[name].to_dense().astype(np.float64) - model[name]
+        assert tensor["largest_error"] == np.abs(distance).max()
+        assert tensor["mean_square_error"] == pytest.approx((distance**2).mean())
+        assert tensor["is_exact"] == (model[name].ndim != 2 and name != "conv.weight")
+
+
+def test_compress_exactly_keeps_every_bit(dcz, model):
+    model["fc1.weight"][0, :3] = -0.0, np.nan, np.inf
+    np.savez("odd.npz", **model)
+    assert dcz("compress", "odd.npz", "out.dcz", "--bits", "none")[0] == 0
+    for name, tensor in deepcomp.load("out.dcz").items():
+        assert tensor.to_dense().tobytes() == model[name].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--set nothing:bits=3", "'nothing' matches no float tensor"),
+        ("--set conv:bits=3 --set conv:bits=4", "bits of 'conv' is given twice"),
+        ("--std 1 --set conv:sparsity=0.5", "at most one of them"),
+        ("--set conv", "expected PATTERN:SETTING=VALUE"),
+        ("--set conv:bits", "expected PATTERN:SETTING=VALUE"),
+        ("--set conv:speed=3", "expected one of bits, sparsity, threshold, std"),
+        ("--set conv:bits=3,bits=4", "given twice"),
+        ("--set conv:bits=9", "'9': expected 1 to 8, or none"),
+        ("--bits 0", "expected 1 to 8"),
+        ("--bits five", "expected 1 to 8"),
+        ("--sparsity 1", "from 0 to less than 1"),
+        ("--sparsity nan", "from 0 to less than 1"),
+        ("--threshold=-1", "not negative"),
+        ("--std inf", "not negative"),
+        ("--std x", "expected a number"),
+        ("--std 1 --sparsity 0.5", "not allowed with argument"),
+        ("--scope model", "invalid choice"),
+    ],
+)
+def test_wrong_settings_are_wrong_usage_and_write_nothing(dcz, folder, arguments, message):
+    assert fails(dcz("compress", "model.npz", "out.dcz", *arguments.split()), 2, message)
+    assert sorted(p.name for p in folder.iterdir()) == ["model.dcz", "model.npz"]
+
+
+def test_a_tensor_that_cannot_be_shared_is_wrong_content_and_the_old_file_stays(dcz, folder, model):
+    model["fc1.weight"][3, 3] = np.nan
+    np.savez("nan.npz", **model)
+    before = (folder / "model.dcz").read_bytes()
+    result = dcz("compress", "nan.npz", "model.dcz")
+    assert fails(result, 1, "'fc1.weight' has NaN or infinite entries")
+    assert (folder / "model.dcz").read_bytes() == before
+    assert sorted(p.name for p in folder.iterdir()) == ["model.dcz", "model.npz", "nan.npz"]
+
+
+def test_what_is_no_checkpoint_is_unusable(dcz, folder):
+    (folder / "note.txt").write_text("hello")
+    assert fails(dcz("compress", "note.txt", "out.dcz"), 2, "note.txt: ")
+    assert fails(dcz("compress", "missing.npz", "out.dcz"), 2, "missing.npz: No such file")
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_the_work(dcz, monkeypatch):
+    monkeypatch.setattr(importers, "read_checkpoint", lambda path: 1 / 0)
+    assert fails(dcz("compress", "model.npz", "no/out.dcz"), 2, "no/out.dcz: No such file")
+    assert fails(dcz("compress", "model.npz", "."), 2, "Is a directory")
+
+
+@pytest.mark.parametrize("verb", ["compress", "decompress", "report"])
+def test_a_file_is_not_written_over_itself(dcz, folder, verb):
+    before = (folder / "model.dcz").read_bytes()
+    (folder / "link.npz").symlink_to("model.dcz")
+    option = ["-o"] if verb == "report" else []
+    assert fails(dcz(verb, "model.dcz", *option, "link.npz"), 2, "are the same file")
+    assert (folder / "model.dcz").read_bytes() == before
+
+
+def test_json_does_not_mix_with_a_file_on_standard_output(dcz):
+    assert fails(dcz("compress", "model.npz", "-", "--json"), 2, "name a file")
+    assert fails(dcz("decompress", "model.dcz", "-", "--format", "npz", "--json"), 2, "name a file")
+
+
+@pytest.mark.parametrize(
+    "target", ["out.npz", "out.safetensors", "out.pt", "OUT.PTH", "out --format npz"]
+)
+def test_decompress_gives_the_values_of_the_file(dcz, target):
+    target, *option = target.split()
+    status, out, err = dcz("decompress", "model.dcz", target, *option)
+    assert (status, err) == (0, "") and out.startswith(f"{target}: ")
+    packed = deepcomp.load("model.dcz")
+    deepcomp.save(importers.read_checkpoint(target).tensors, "again.dcz")
+    again = deepcomp.load("again.dcz")
+    assert sorted(again) == sorted(packed)
+    for name in packed:
+        assert again[name].dtype == packed[name].dtype
+        assert again[name].to_dense().tobytes() == packed[name].to_dense().tobytes()
+
+
+def test_decompress_json_counts_bytes(dcz, folder):
+    _, out, _ = dcz("decompress", "model.dcz", "out.npz", "--json")
+    result = json.loads(out)
+    assert result["output_nbytes"] == (folder / "out.npz").stat().st_size
+    assert result["n_tensors"] == 5
+
+
+def test_decompress_needs_to_know_the_format(dcz):
+    assert fails(dcz("decompress", "model.dcz", "out.bin"), 2, "out.bin: expected a name")
+    assert fails(dcz("decompress", "model.dcz", "-"), 2, "--format is needed")
+
+
+def test_decompress_refuses_what_the_format_cannot_hold(dcz, folder):
+    deepcomp.save({"w": torch.ones(3, dtype=torch.bfloat16)}, "b.dcz")
+    assert fails(dcz("decompress", "b.dcz", "out.npz"), 2, "bfloat16")
+    assert not (folder / "out.npz").exists()
+
+
+def test_decompress_of_a_damaged_file_writes_nothing(dcz, folder):
+    flip(folder / "model.dcz", 20)
+    assert fails(dcz("decompress", "model.dcz", "out.npz"), 1, "is damaged")
+    assert fails(dcz("decompress", "model.npz", "out.npz"), 2, "not a .dcz file")
+    assert sorted(p.name for p in folder.iterdir()) == ["model.dcz", "model.npz"]
+
+
+def test_verify_says_a_line_for_each_file_and_goes_on_after_a_bad_one(dcz, folder):
+    for name in ("cut", "bad", "new"):
+        shutil.copy("model.dcz", f"{name}.dcz")
+    (folder / "cut.dcz").write_bytes((folder / "model.dcz").read_bytes()[:-1])
+    flip(folder / "bad.dcz", 20)
+    status, out, err = dcz("verify", "cut.dcz", "bad.dcz", "model.dcz")
+    lines = out.splitlines()
+    assert status == 1 and err == "dcz verify: 2 of 3 files not whole\n"
+    assert lines[0].startswith("cut.dcz: DAMAGED: cut off")
+    assert re.match(r"bad.dcz: DAMAGED: .*the page of bytes 0 to \d+ is damaged", lines[1])
+    assert lines[2:] == ["model.dcz: whole (5 tensors, 1 pages)"]
+    assert dcz("verify", "model.dcz") == (0, lines[2] + "\n", "")
+
+
+def test_verify_tells_damaged_files_from_those_that_it_cannot_read(dcz, folder):
+    flip(folder / "model.dcz", 8)  # the version
+    status, out, _ = dcz("verify", "model.dcz", "missing.dcz", "model.npz", "--json")
+    found = {f["file"]: f["status"] for f in json.loads(out)["files"]}
+    expected = {"model.dcz": "unreadable", "missing.dcz": "unreadable", "model.npz": "damaged"}
+    assert status == 2 and found == expected
+
+
+def differ(dcz, first, second):
+    """Save two models; return what differs, after looking at the text and the other direction."""
+    for name, value in (("a.dcz", first), ("b.dcz", second)):
+        deepcomp.save(value, name)
+    status, out, err = dcz("diff", "a.dcz", "b.dcz", "--json")
+    result = json.loads(out)
+    assert err == "" and status == (0 if result["same"] else 1)
+    backwards = json.loads(dcz("diff", "b.dcz", "a.dcz", "--json")[1])
+    assert backwards["only_in_first"] == result["only_in_second"]
+    assert sorted(backwards["different"]) == sorted(result["different"])
+    status, text, _ = dcz("diff", "a.dcz", "b.dcz")
+    n = len(result["different"])
+    expected = f"{n} differ" if n else "all the same"
+    assert text.splitlines()[-1] == f"{result['n_common']} tensors in both: {expected}"
+    assert all(f"\n{name}: " in f"\n{text}" for name in result["different"])
+    return result
+
+
+def test_diff_of_equal_models_says_so(dcz, model):
+    packed = deepcomp.compress(model)
+    assert differ(dcz, packed, packed)["same"]
+    assert differ(dcz, model, {name: a.copy() for name, a in model.items()})["same"]
+
+
+def test_diff_names_tensors_that_are_in_one_only(dcz, model):
+    other = {("new" if name == "steps" else name): value for name, value in model.items()}
+    result = differ(dcz, model, other)
+    assert (result["only_in_first"], result["only_in_second"]) == (["steps"], ["new"])
+    assert result["different"] == {}
+
+
+def test_diff_counts_zeros_and_values(dcz, model):
+    weight = model["fc1.weight"].copy()
+    weight[0, :7] = 0  # seven zeros more
+    weight[1, :2] += 0.25
+    result = differ(dcz, model, model | {"fc1.weight": weight})
+    found = result["different"]["fc1.weight"]
+    assert list(result["different"]) == ["fc1.weight"] and found["n_entries"] == 4000
+    assert found["zeros"] == 7 and found["values"]["n_different"] == 9
+    distance = np.abs(weight.astype(np.float64) - model["fc1.weight"])
+    assert found["values"]["largest_difference"] == distance.max()
+
+
+def test_diff_compares_codebooks(dcz):
+    labels = np.random.default_rng(0).integers(0, 4, (60, 60))
+    first = np.array([0, 1, 2, 3], np.float32)[labels]
+    second = np.array([0, 1, 2, 5], np.float32)[labels]
+    found = differ(dcz, {"w": first}, {"w": second})["different"]["w"]
+    assert found["codebook"] == {"sizes": [3, 3], "n_common": 2}
+    assert found["values"]["largest_difference"] == 2 and "zeros" not in found
+
+
+def test_diff_of_shapes_and_dtypes(dcz, model):
+    other = model | {
+        "fc1.weight": model["fc1.weight"].T.copy(),
+        "conv.bias": model["conv.bias"].astype(np.float64),
+    }
+    found = differ(dcz, model, other)["different"]
+    assert found["fc1.weight"] == {"shape": [[50, 80], [80, 50]]}
+    assert found["conv.bias"] == {"dtype": ["float32", "float64"]}
+
+
+def test_diff_of_entries_that_have_no_distance(dcz):
+    found = differ(dcz, {"w": np.array([1, np.nan])}, {"w": np.array([1, 2.0])})["different"]["w"]
+    assert found["values"] == {"n_different": 1, "largest_difference": None}
+
+
+def test_diff_of_ties_and_metadata(dcz, model):
+    weight = model["fc1.weight"]
+    tied, untied = {"a": weight, "b": weight}, {"a": weight, "b": weight.copy()}
+    assert differ(dcz, tied, untied)["different"] == {"b": {"tied_to": ["a", None]}}
+    deepcomp.save(model, "a.dcz", metadata={"step": "3", "by": "me"})
+    deepcomp.save(model, "b.dcz", metadata={"step": "4", "by": "me"})
+    status, out, _ = dcz("diff", "a.dcz", "b.dcz")
+    assert (status, out.splitlines()[0]) == (1, "metadata 'step': '3' against '4'")
+
+
+def test_diff_has_status_2_for_any_trouble(dcz, folder):
+    shutil.copy("model.dcz", "bad.dcz")
+    flip(folder / "bad.dcz", 20)
+    assert fails(dcz("diff", "model.dcz", "bad.dcz"), 2, "is damaged")
+    assert fails(dcz("diff", "bad.dcz", "bad.dcz"), 2, "is damaged")
+    assert fails(dcz("diff", "model.dcz", "missing.dcz"), 2, "No such file")
+    assert fails(dcz("diff", "-", "-"), 2, "only one")
+
+
+def test_report_writes_the_page(dcz, folder):
+    assert dcz("report", "model.dcz", "-o", "page.html") == (0, "", "")
+    status, out, err = dcz("report", "model.dcz", "-o", "-")
+    assert (status, err) == (0, "") and "<!doctype html" in out.lower()
+    assert out == (folder / "page.html").read_text() + "\n"
+
+
+def test_report_of_a_damaged_file_leaves_the_old_page(dcz, folder):
+
+    (folder / "page.html").write_text("old")
+    flip(folder / "model.dcz", 20)
+    assert fails(dcz("report", "model.dcz", "-o", "page.html"), 1, "is damaged")
+    assert (folder / "page.html").read_text() == "old"
+    assert len(list(folder.iterdir())) == 3
+
+
+def test_inspect_is_dcz_inspect(dcz, capsys):
+    from deepcomp.cli import inspect_main
+
+    for options in ([], ["--json"], ["--verify"], ["--layers", "fc*", "--sort", "bytes"]):
+        status, out, _ = dcz("inspect", "model.dcz", *options)
+        assert inspect_main(["model.dcz", *options]) == status == 0
+        assert capsys.readouterr().out == out
+
+
+@pytest.mark.parametrize("verb", ["compress", "decompress", "verify", "diff", "report", "inspect"])
+def test_help_has_examples_and_exit_statuses(dcz, verb):
+    status, out, _ = dcz(verb, "--help")
+    assert status == 0 and f"examples:\n  dcz {verb} " in out and "\nExit status: 0" in out
+    assert dcz(verb)[0] == 2
+
+
+def test_without_a_verb_the_help_is_shown_as_an_error(dcz):
+    status, out, err = dcz()
+    assert (status, out) == (2, "") and "usage: dcz" in err
+    assert fails(dcz("squeeze"), 2, "invalid choice")
+    assert dcz("--version") == (0, f"deepcomp {deepcomp.__version__}\n", "")
+
+
+def test_names_of_a_file_do_not_control_the_terminal(dcz):
+    name, other = "evil\x1b[2J\nname", "other\x1b[2J"
+    weight = np.random.default_rng(0).normal(size=(20, 20))
+    np.savez("evil.npz", **{name: weight})
+    _, out, _ = dcz("compress", "evil.npz", "evil.dcz")
+    deepcomp.save({name: weight, other: weight}, "b.dcz", metadata={"\x1b": "\x1b"})
+    out += dcz("diff", "evil.dcz", "b.dcz")[1] + dcz("verify", "evil\x1b")[1]
+    assert "\x1b" not in out and out.count(r"evil\x1b[2J\nname") == 2
