@@ -170,25 +170,33 @@ def decode_sparse_into(
     gap_code = gap_table, gap_table_bits, gap_lengths
     label_code = label_table, label_table_bits, label_lengths
     first = 0
-    for b, (position, numel, n_kept, n_gaps, n_gap_streams, n_label_streams, *sizes) in enumerate(
-        blocks.tolist()
-    ):
-        status = 0
-        streams = (
-            (gap_code, sizes[:n_gap_streams], gaps[:n_gaps]),
-            (label_code, sizes[4 : 4 + n_label_streams], labels[:n_kept]),
-        )
-        for code, stream_sizes, symbols in streams:
-            if stream_sizes and not status:
-                bitstreams = data[position : position + sum(stream_sizes)]
-                status = decode_into(bitstreams, np.array(stream_sizes), *code, isa, symbols)
-            position += sum(stream_sizes)
+    for b, block in enumerate(blocks):
+        numel, n_kept, n_gaps = block[1:4]
+        found = gaps[:n_gaps], labels[:n_kept]
+        status = decode_block(data, block, gap_code, label_code, *found, isa)
         if not status:
-            look_up_into(labels[:n_kept], codebook, kept)
+            look_up_into(found[1], codebook, kept)
             part = out[first : first + numel]
-            status = scatter_into(gaps[:n_gaps], gap_bits, kept[:n_kept], part)
+            status = scatter_into(found[0], gap_bits, kept[:n_kept], part)
             status += 2 if status else 0
         if status:
             return 8 * b + status
         first += numel
+    return 0
+
+
+def decode_block(data, block, gap_code, label_code, gaps, labels, isa):
+    """Decode the bitstreams of a block; ``sparse_block.h`` describes its numbers."""
+    position, _, _, _, n_gap_streams, n_label_streams, *sizes = block.tolist()
+    streams = (
+        (gap_code, sizes[:n_gap_streams], gaps),
+        (label_code, sizes[4 : 4 + n_label_streams], labels),
+    )
+    for code, stream_sizes, symbols in streams:
+        if stream_sizes:
+            bitstreams = data[position : position + sum(stream_sizes)]
+            status = decode_into(bitstreams, np.array(stream_sizes), *code, isa, symbols)
+            if status:
+                return status
+        position += sum(stream_sizes)
     return 0

@@ -10,6 +10,8 @@ from itertools import pairwise
 
 import numpy as np
 
+from ._reference import decode_block
+
 _KINDS = {  # lanes, columns of a window, slots, bits of a column, bits of a label, shift of count
     0: (16, 32, 3, 5, 5, 30),
     1: (16, 64, 2, 6, 6, None),
@@ -28,16 +30,36 @@ def _array_at(address, shape, ctype):
     return np.ctypeslib.as_array((ctype * n).from_address(address)).reshape(shape)
 
 
-def entries_into(gaps, gap_bits, position, numel, n_columns, isa, columns, row_counts):
+def walk_into(
+    data, blocks, gap_bits, gap_table, gap_table_bits, gap_lengths, label_table, label_table_bits,
+    label_lengths, position, n_columns, gaps, isa, columns, labels, row_counts,
+):  # fmt: skip
+    gap_code = gap_table, gap_table_bits, gap_lengths
+    label_code = label_table, label_table_bits, label_lengths
+    first = 0
+    for b, block in enumerate(blocks):
+        numel, n_kept, n_gaps = block[1:4]
+        last = first + n_kept
+        found = gaps[:n_gaps], labels[first:last]
+        status = decode_block(data, block, gap_code, label_code, *found, isa) if n_kept else 0
+        status = status or _walk(found[0], gap_bits, position, numel, n_columns,
+                                 columns[first:last], row_counts)  # fmt: skip
+        if status:
+            return 8 * b + status
+        first, position = last, position + numel
+    return 0
+
+
+def _walk(gaps, gap_bits, position, numel, n_columns, columns, row_counts):
     escape = (1 << gap_bits) - 1
     is_kept = gaps != escape
     ends = np.cumsum(gaps.astype(np.int64) + is_kept)
     if np.count_nonzero(is_kept) != columns.size:
-        return 1
-    if gaps.size and not is_kept[-1]:
-        return 2
-    if gaps.size and ends[-1] > numel:
         return 3
+    if gaps.size and not is_kept[-1]:
+        return 4
+    if gaps.size and ends[-1] > numel:
+        return 5
     positions = position + ends[is_kept] - 1
     columns[:] = positions % n_columns
     row_counts += np.bincount(positions // n_columns, minlength=row_counts.size)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from . import _kernels
 from .entries import Entries, Floats
 from .layouts import to_blocks
-from .multiply import scratch, share
+from .memory import scratch
+from .threads import share
 
 _MAX_SIZES = 8  # of inputs, that offsets are kept for
 _MAX_TILE = 128  # pixels; also what a tile may read beyond the planes
@@ -139,7 +140,7 @@ class CompressedConvolution:
         def work(first: int, last: int) -> None:
             rows = (0, n_rows) if by_image else (first, last)
             images = (first, last) if by_image else (0, n_images)
-            room = scratch(planes_numel + _MAX_TILE * (1 + rows[1] - rows[0]))
+            room = scratch("planes", planes_numel + _MAX_TILE * (1 + rows[1] - rows[0]))
             _kernels.convolve_into(
                 o.starts, o.offsets, o.labels, o.values, o.geometry, x, bias, _kernels.ISA, *rows,
                 *images, room, image_numel, out,

@@ -3,10 +3,8 @@
 ``formats/dcz.md``, sections 5 to 7.
 """
 
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache
+from concurrent.futures import wait
 from itertools import pairwise
 from typing import Any
 
@@ -18,11 +16,13 @@ from .errors import DczError
 from .huffman import Decoder
 from .records import SIGNED_DTYPES, TensorRecord
 from .sections import STORED, Block, Section, read_section
+from .threads import threads
 
 Patterns = NDArray[np.unsignedinteger]
 Symbols = NDArray[np.uint8]
 
 _PARTS_A_THREAD = 6
+_MAX_TABLE = 4096  # blocks; a hostile file may have millions, of two bytes each
 
 _ERRORS = {
     1: "a bitstream ends too early",
@@ -77,6 +77,9 @@ class TensorDecoder:
             else None
             for i, code in enumerate(self.section.codes)
         ]
+        self._is_walked = (
+            record.layout == "sparse" and record.codebook is not None and not record.zero_signs
+        )
 
     def decode_into(self, out: Patterns, n_threads: int = 1) -> None:
         """Fill `out` with all entries.
@@ -146,20 +149,52 @@ class TensorDecoder:
             first += entries.size
         return np.concatenate(positions), np.concatenate(patterns)
 
-    def gaps_and_labels(self, labels: Symbols) -> Iterator[tuple[Block, Symbols, Symbols]]:
-        """Yield each block of a tensor with a codebook, its gaps (if it is sparse) and its labels.
+    def labels(self) -> Iterator[tuple[Block, Symbols]]:
+        """Yield each block of a dense tensor with a codebook, and its labels.
 
-        The memory of the gaps is used again for the next block; of a sparse tensor, `labels`,
-        shape (nnz,), is filled, and its parts are what is yielded.
+        Their memory is used again for the next block.
         """
         scratch = self._scratch()
-        first = 0
         for block in self.section.blocks:
-            if self.record.layout == "sparse":
-                scratch.symbols[-1] = labels[first : first + block.n_kept]
-                first += block.n_kept
-            streams = self._symbols(block, scratch)
-            yield block, streams[0], streams[-1]
+            yield block, self._symbols(block, scratch)[0]
+
+    def walk_into(
+        self,
+        n_columns: int,
+        columns: NDArray[np.uint32],
+        labels: Symbols,
+        row_counts: NDArray[np.int64],
+    ) -> None:
+        """Decode a sparse tensor with a codebook and without signs of zeros, as a matrix.
+
+        Parameters
+        ----------
+        n_columns : int
+        columns : ndarray of uint32, shape (nnz,)
+            Filled, as `labels`.
+        labels : ndarray of uint8, shape (nnz,)
+        row_counts : ndarray of int64, shape (n_rows,)
+            The number of kept entries of each row is added.
+
+        Raises
+        ------
+        DczError
+            If the section breaks a rule.
+        """
+        blocks = self.section.blocks
+        gaps = np.empty(max(1, *(block.n_symbols[0] for block in blocks)), np.uint8)
+        codes = self._codes([gaps, labels])
+        first = position = 0
+        for start in range(0, len(blocks), _MAX_TABLE):
+            which = range(start, min(start + _MAX_TABLE, len(blocks)))
+            kernel: Any = _kernels.walk_into
+            status = kernel(
+                self._data, self._table(which), self.record.gap_bits, *codes, position, n_columns,
+                gaps, _kernels.ISA, columns[first:], labels[first:], row_counts,
+            )  # fmt: skip
+            self._check_status(status, start)
+            first += sum(blocks[i].n_kept for i in which)
+            position += sum(blocks[i].numel for i in which)
 
     def verify(self) -> None:
         """Decode block by block and keep nothing."""
@@ -194,41 +229,41 @@ class TensorDecoder:
 
     def _decode_blocks(self, out: Patterns, which: range, scratch: "_Scratch") -> None:
         """Fill `out` with the entries of some blocks."""
-        blocks = [self.section.blocks[i] for i in which]
-        r = self.record
-        if r.layout == "sparse" and r.codebook is not None and not r.zero_signs:
-            self._decode_sparse(out, blocks, scratch)
+        if self._is_walked:
+            self._decode_sparse(out, which, scratch)
             return
         first = 0
-        for block in blocks:
+        for block in self.section.blocks[which.start : which.stop]:
             self._decode_block(block, out[first : first + block.numel], scratch)
             first += block.numel
 
-    def _decode_sparse(self, out: Patterns, blocks: list[Block], scratch: "_Scratch") -> None:
+    def _decode_sparse(self, out: Patterns, which: range, scratch: "_Scratch") -> None:
         """Decode gaps and labels in one call, without the interpreter in between."""
-        table = np.zeros((len(blocks), 14), np.int64)
-        for row, block in zip(table, blocks, strict=True):
-            gap_sizes, label_sizes = block.sizes
-            row[:4] = block.offset, block.numel, block.n_kept, block.n_symbols[0]
-            row[4:6] = len(gap_sizes), len(label_sizes)
-            row[6 : 6 + len(gap_sizes)] = gap_sizes
-            row[10 : 10 + len(label_sizes)] = label_sizes
         kernel: Any = _kernels.decode_sparse_into
+        status = kernel(
+            self._data, self._table(which), self.record.gap_bits, *self._codes(scratch.symbols),
+            self.codebook, *scratch.symbols, scratch.kept, _kernels.ISA, out,
+        )  # fmt: skip
+        self._check_status(status, which.start)
+
+    def _codes(self, streams: list[Symbols]) -> list[Any]:
+        """Return what a kernel needs of each code; a constant stream is filled."""
         codes: list[Any] = []
-        for code, decoder, symbols in zip(
-            self.section.codes, self._decoders, scratch.symbols, strict=True
-        ):
+        for code, decoder, symbols in zip(self.section.codes, self._decoders, streams, strict=True):
             if decoder is None:
                 symbols.fill(code.symbol)
                 codes += [np.zeros(1, np.uint32), 0, np.zeros(1, np.uint8)]
             else:
                 codes += [decoder.table, decoder.table_bits, decoder.code_lengths]
-        status = kernel(
-            self._data, table, self.record.gap_bits, *codes, self.codebook, *scratch.symbols,
-            scratch.kept, _kernels.ISA, out,
-        )  # fmt: skip
+        return codes
+
+    def _table(self, which: range) -> NDArray[np.int64]:
+        """Return the directory of some blocks for a kernel; see ``_native/sparse_block.h``."""
+        return np.array([_row(self.section.blocks[i]) for i in which], np.int64)
+
+    def _check_status(self, status: int, first_block: int = 0) -> None:
         if status:
-            n, error = blocks[status // 8].numel, status % 8
+            n, error = self.section.blocks[first_block + status // 8].numel, status % 8
             raise DczError(f"a block of {n} entries: {_ERRORS[error]}")
 
     def _decode_block(self, block: Block, out: Patterns, scratch: "_Scratch") -> None:
@@ -303,14 +338,10 @@ class TensorDecoder:
             raise DczError(f"an entry of a bool tensor is {int(out.max())}")
 
 
-@cache
-def threads() -> ThreadPoolExecutor:
-    """Return threads that are kept: to start one takes as long as to decode a million entries."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="deepcomp")
-
-
-if hasattr(os, "register_at_fork"):  # a forked process has none of them
-    os.register_at_fork(after_in_child=threads.cache_clear)
+def _row(block: Block) -> tuple[int, ...]:
+    gaps, labels = block.sizes
+    numbers = block.offset, block.numel, block.n_kept, block.n_symbols[0], len(gaps), len(labels)
+    return (*numbers, *gaps, *[0] * (4 - len(gaps)), *labels, *[0] * (4 - len(labels)))
 
 
 class _Scratch:

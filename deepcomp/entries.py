@@ -1,7 +1,7 @@
 """Compressed tensor -> the kept entries of a matrix, by rows, never through a dense one."""
 
 from math import prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,8 +88,8 @@ def decode_entries(decoder: TensorDecoder) -> Entries:
     if record.codebook is not None:
         codebook = to_float32(decoder.codebook, record.dtype)
         n_zeros = int(record.layout == "dense" and decoder.codebook[0] == 0)
-        if codebook[n_zeros:].all():
-            return _walk(decoder, codebook, n_zeros, shape)
+        if codebook[n_zeros:].all() and not record.zero_signs:
+            return _with_labels(decoder, codebook[n_zeros:], n_zeros, shape)
     positions, patterns = decoder.kept()
     return _share(positions, to_float32(patterns, record.dtype), shape)
 
@@ -102,6 +102,8 @@ def to_float32(patterns: Patterns, dtype: str) -> Floats:
     >>> to_float32(np.array([0x3F80], np.uint16), "bfloat16")
     array([1.], dtype=float32)
     """
+    if dtype == "float32":
+        return patterns.view(np.float32)
     if dtype == "bfloat16":
         return (patterns.astype(np.uint32) << np.uint32(16)).view(np.float32)
     if dtype.startswith("float8"):
@@ -114,32 +116,38 @@ def _no_entries() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
     return np.empty(0, np.uint32), np.empty(0, np.uint8)
 
 
-def _walk(
-    decoder: TensorDecoder, codebook: Floats, n_zeros: int, shape: tuple[int, int]
+def _with_labels(
+    decoder: TensorDecoder, values: Floats, n_zeros: int, shape: tuple[int, int]
 ) -> Entries:
-    """Decode block by block; the zero of a dense tensor is the first label, if there is one."""
+    """Decode columns and labels; the zero of a dense tensor is the first label, if there is one."""
     nnz = decoder.record.nnz or 0
     columns, labels = np.empty(nnz, np.uint32), np.empty(nnz, np.uint8)
     indptr = np.zeros(shape[0] + 1, np.int64)
-    gap_bits: Any = decoder.record.gap_bits
+    if decoder.record.layout == "sparse":
+        decoder.walk_into(shape[1], columns, labels, indptr[1:])
+    else:
+        _collect_into(decoder, n_zeros, shape[1], columns, labels, indptr[1:])
+    np.add.accumulate(indptr, out=indptr)
+    return Entries(indptr, columns, labels, values, shape)
+
+
+def _collect_into(
+    decoder: TensorDecoder,
+    n_zeros: int,
+    n_columns: int,
+    columns: NDArray[np.uint32],
+    labels: NDArray[np.uint8],
+    row_counts: NDArray[np.int64],
+) -> None:
     first = position = 0
-    for block, gaps, block_labels in decoder.gaps_and_labels(labels):
+    for block, symbols in decoder.labels():
         last = first + block.n_kept
-        if gap_bits is None:
-            status = _kernels.labels_into(
-                block_labels, n_zeros, position, shape[1], columns[first:last], labels[first:last],
-                indptr[1:],
-            )  # fmt: skip
-        else:
-            status = _kernels.entries_into(
-                gaps, gap_bits, position, block.numel, shape[1], _kernels.ISA, columns[first:last],
-                indptr[1:],
-            )  # fmt: skip
-        if status:
+        if _kernels.labels_into(
+            symbols, n_zeros, position, n_columns, columns[first:last], labels[first:last],
+            row_counts,
+        ):  # fmt: skip
             raise DczError(f"a block of {block.numel} entries does not keep {block.n_kept}")
         first, position = last, position + block.numel
-    np.cumsum(indptr, out=indptr)
-    return Entries(indptr, columns, labels, codebook[n_zeros:], shape)
 
 
 def _share(positions: NDArray[np.int64], values: Floats, shape: tuple[int, int]) -> Entries:

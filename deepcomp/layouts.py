@@ -1,12 +1,13 @@
 """Kept entries -> the layouts that products are computed from."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
 from .entries import Entries, Floats
+from .memory import aligned, scratch
 
 _MAX_SPARSE = 0.05  # density up to which windows of 64 columns, two slots each, are the faster ones
 _AVX2, _AVX512 = 1, 2
@@ -126,14 +127,15 @@ def to_windows(entries: Entries, kind: int) -> Windows:
     n_groups, nnz = -(-n_rows // lanes), entries.nnz
     a_group = -(-n_columns // window) * -(-window // n_slots)  # the most steps it can have
     room = min(nnz, n_groups * a_group, max(_ROOM, 2 * a_group))
-    room_offsets, room_words = np.empty(room, np.int32), np.empty(room * lanes, np.uint32)
-    scratch = np.empty(min(nnz, 2 * lanes * n_columns) + 8, np.uint32)
+    room_offsets = scratch("offsets", room, np.int32)
+    room_words = scratch("words", room * lanes, np.uint32)
+    sorted_entries = scratch("sorted entries", min(nnz, 2 * lanes * n_columns) + 8, np.uint32)
     starts = np.zeros(n_groups + 1, np.int64)
     offsets, words, first = [], [], 0
     while first < n_groups:
         last = _kernels.windows_into(
             entries.indptr, entries.columns, entries.labels, n_columns, kind, _kernels.ISA, first,
-            scratch, starts, room_offsets, room_words,
+            sorted_entries, starts, room_offsets, room_words,
         )  # fmt: skip
         n_steps = int(starts[last] - starts[first])
         parts = room_offsets[:n_steps], room_words[: n_steps * lanes]
@@ -203,17 +205,3 @@ def to_blocks(entries: Entries, block_columns: int, is_sorted: bool = True) -> B
         ROWS_A_GROUP, np.empty(n_rows, np.int64), starts, order, columns, labels, values,
     )  # fmt: skip
     return Blocks(starts, order, columns, labels, values, entries.shape, block_columns)
-
-
-def aligned(n: int, dtype: type[np.generic]) -> NDArray[Any]:
-    """Make an array that begins at a cache line, so that no load of one register needs two.
-
-    Examples
-    --------
-    >>> aligned(5, np.float32).size
-    5
-    """
-    itemsize = np.dtype(dtype).itemsize
-    room = np.empty(n + 64 // itemsize, dtype)
-    first = -room.ctypes.data % 64 // itemsize
-    return room[first : first + n]

@@ -2,32 +2,30 @@
 
 import threading
 from collections.abc import Callable
-from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
-from .decode import threads
 from .entries import Entries, Floats
 from .layouts import (
     ROWS_A_GROUP,
     Blocks,
     Windows,
-    aligned,
     block_columns_for,
     to_blocks,
     to_windows,
     window_kind,
 )
+from .memory import address, scratch
+from .threads import WORK_A_THREAD, share
 
 if TYPE_CHECKING:
     from .tensor import CompressedTensor
 
 _FEW = 4  # vectors up to which the layout for one is the faster one (measured at 9 and 10 %)
 _MAX_TILE = 64  # vectors that a kernel takes at a time
-_WORK_A_THREAD = 1 << 20  # multiplications, some 100 us: to wake a thread takes a third of it
 _MAX_COLUMNS = (1 << 31) - 1
 
 
@@ -105,7 +103,7 @@ class CompressedMatrix:
         def groups(first_group: int, last_group: int) -> None:
             first = first_group * ROWS_A_GROUP
             last = min(last_group * ROWS_A_GROUP, self.shape[0])
-            room = scratch(_MAX_TILE * (blocks.block_columns + last - first))
+            room = scratch("tile", _MAX_TILE * (blocks.block_columns + last - first))
             _kernels.blocks_times_vectors_into(
                 blocks.starts, blocks.order, ROWS_A_GROUP, blocks.columns, blocks.labels,
                 blocks.values, self.shape[1], blocks.block_columns, x, *vectors, bias,
@@ -123,10 +121,10 @@ class CompressedMatrix:
             room = np.empty(2 * (w.shape[1] + 80), np.uint16) if w.kind == 1 else None
             _kernels.windows_times_vector_into(
                 *self._addresses, w.kind, *w.shape, x, bias, _kernels.ISA, first, last,
-                0 if room is None else _address(room), out,
+                0 if room is None else address(room), out,
             )  # fmt: skip
 
-        if n_threads == 1 or n_products < 2 * _WORK_A_THREAD:  # no more calls than it needs
+        if n_threads == 1 or n_products < 2 * WORK_A_THREAD:  # no more calls than it needs
             groups(0, n_groups)
             return
 
@@ -141,10 +139,10 @@ class CompressedMatrix:
                 if kind is not None:
                     w = to_windows(entries, kind)
                     self._addresses = (
-                        _address(w.starts),
-                        _address(w.offsets),
-                        _address(w.words),
-                        _address(w.codebook),
+                        address(w.starts),
+                        address(w.offsets),
+                        address(w.words),
+                        address(w.codebook),
                     )
                     self._windows = w
                 else:
@@ -230,7 +228,7 @@ def matmul(
         out[...] = 0
         return out
     matrix.multiply_into(
-        _address(x), n_vectors, False, n_vectors, 0, _address(out), n_vectors, n_threads
+        address(x), n_vectors, False, n_vectors, 0, address(out), n_vectors, n_threads
     )
     return out
 
@@ -260,32 +258,3 @@ def _check_out(out: Floats, shape: tuple[int, ...], x: Floats) -> None:
         raise ValueError("out must be C-contiguous, aligned and writable")
     if np.may_share_memory(out, x):
         raise ValueError("out overlaps x")
-
-
-def _address(array: NDArray[Any]) -> int:
-    address: int = array.__array_interface__["data"][0]
-    return address
-
-
-def share(work: Callable[[int, int], None], n: int, n_products: int, n_threads: int) -> None:
-    """Call work(first, last) for parts of range(n), in this thread and others."""
-    n_threads = max(1, min(n_threads, n_products // _WORK_A_THREAD, n))
-    bounds = [n * i // n_threads for i in range(n_threads + 1)]
-    others = [threads().submit(work, *bounds[i : i + 2]) for i in range(1, n_threads)]
-    try:
-        work(bounds[0], bounds[1])
-    finally:
-        wait(others)  # nothing is written any more when this returns
-    for other in others:
-        other.result()
-
-
-_local = threading.local()
-
-
-def scratch(n: int) -> Floats:
-    """Return memory of this thread that was used before: new pages cost more than the product."""
-    room: Floats | None = getattr(_local, "room", None)
-    if room is None or room.size < n:
-        _local.room = room = aligned(n, np.float32)
-    return room

@@ -56,7 +56,7 @@ def test_products(isa, shape, n_values):
             x = guarded(x if are_rows else x.T)
             out = guarded(np.zeros((n, shape[0]) if are_rows else (shape[0], n), np.float32))
             scratch = mock.patch.object(
-                multiply, "scratch", lambda n: guarded(np.full(n, np.nan, np.float32))
+                multiply, "scratch", lambda what, n: guarded(np.full(n, np.nan, np.float32))
             )
             windows = mock.patch.object(multiply, "to_windows", lambda *a: guard(to_windows(*a)))
             blocks = mock.patch.object(multiply, "to_blocks", lambda *a: guard(to_blocks(*a)))
@@ -87,7 +87,7 @@ def test_convolutions(isa, kernel, stride, size):
     out = guarded(np.zeros((2, 6, *layout.out_size(*size)), np.float32))
     layout._sizes[size] = guard(layout._offsets(size))
     scratch = mock.patch.object(
-        convolution, "scratch", lambda n: guarded(np.full(n, np.nan, np.float32))
+        convolution, "scratch", lambda what, n: guarded(np.full(n, np.nan, np.float32))
     )
     with mock.patch.object(_kernels, "ISA", isa), scratch:
         layout.convolve_into(x.ctypes.data, 2, size, 0, out.ctypes.data, 1)

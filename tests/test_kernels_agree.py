@@ -253,34 +253,73 @@ def scatter_into(draw):
     return call
 
 
-@case
-@st.composite
-def decode_sparse_into(draw):
+def sparse_sections(draw, shape, dtype="float32"):
+    """Draw a tensor of small blocks with a codebook; return its decoder and its patterns."""
     rng, block_numel = draw(generators()), draw(st.integers(200, 9000))
-    size, itemsize = draw(st.integers(1, 20_000)), draw(st.sampled_from((1, 2, 4, 8)))
+    size, itemsize = int(np.prod(shape)), np.dtype(dtype).itemsize
     codebook = np.unique(rng.integers(1, 256, draw(st.integers(1, 40)), f"u{itemsize}"))
     patterns = np.zeros(size, codebook.dtype)
     where = rng.random(size) < draw(densities)
     patterns[where] = rng.choice(codebook, np.count_nonzero(where))
-    codebook = np.unique(patterns[where])
-    weight = encode.Weight("w", {1: "uint8", 2: "float16", 4: "float32", 8: "int64"}[itemsize],
-                           (size,), patterns)  # fmt: skip
+    weight = encode.Weight("w", dtype, shape, patterns)
     with mock.patch.object(encode, "MAX_BLOCK_NUMEL", block_numel):
         kept = encode._find_kept(patterns, (1 << 8 * itemsize) - 1)
-        record, section = encode._write(weight, encode._sparse(kept, codebook))
-    decoder = TensorDecoder(record, memoryview(b"".join(section)))
+        record, section = encode._write(weight, encode._sparse(kept, np.unique(patterns[where])))
+    return TensorDecoder(record, memoryview(b"".join(section))), patterns
+
+
+def arguments_of(name, action):
+    """Return the arguments with which an action calls a kernel, which does nothing."""
     arguments = []
-    with mock.patch.object(_kernels, "decode_sparse_into", lambda *a: arguments.extend(a)):
-        decoder.decode_into(np.empty_like(patterns))
-    data = arguments[0].copy()
+    with mock.patch.object(_kernels, name, lambda *a: arguments.extend(a)):
+        action()
+    return arguments
+
+
+def damaged(draw, data):
+    """Return a copy, in which perhaps a bit is another."""
+    data = data.copy()
     if draw(st.booleans()):
+        rng = draw(generators())
         data[rng.integers(data.size)] ^= 1 << int(rng.integers(8))
+    return data
+
+
+@case
+@st.composite
+def decode_sparse_into(draw):
+    dtype = draw(st.sampled_from(("uint8", "float16", "float32", "int64")))
+    decoder, patterns = sparse_sections(draw, (draw(st.integers(1, 20_000)),), dtype)
+    arguments = arguments_of(
+        "decode_sparse_into", lambda: decoder.decode_into(np.empty_like(patterns))
+    )
+    data = damaged(draw, arguments[0])
 
     def call(kernel, isa):
         gaps, labels, kept = (a.copy() for a in arguments[-5:-2])
-        out = np.full(size, 0xA5, patterns.dtype)
+        out = np.full(patterns.size, 0xA5, patterns.dtype)
         status = kernel(data, *arguments[1:-5], gaps, labels, kept, isa, out)
         return [np.array(status)] if status else [np.array(status), out]
+
+    return call
+
+
+@case
+@st.composite
+def walk_into(draw):
+    n_columns = draw(st.sampled_from((1, 2, 7, 300, 5000)))
+    n_rows = draw(st.integers(1, -(-9000 // n_columns)))
+    decoder, _ = sparse_sections(draw, (n_rows, n_columns))
+    nnz = decoder.record.nnz
+    outputs = np.zeros(nnz, np.uint32), np.zeros(nnz, np.uint8), np.ones(n_rows, np.int64)
+    arguments = arguments_of("walk_into", lambda: decoder.walk_into(n_columns, *outputs))
+    data = damaged(draw, arguments[0])
+    gaps, _, *filled = arguments[-5:]
+
+    def call(kernel, isa):
+        found = [a.copy() for a in filled]
+        status = kernel(data, *arguments[1:-5], gaps.copy(), isa, *found)
+        return [np.array(status)] if status else [np.array(status), *found]
 
     return call
 
@@ -485,31 +524,6 @@ def matrices(draw, most_values=256):
 
 def address(array):
     return array.ctypes.data
-
-
-@case
-@st.composite
-def entries_into(draw):
-    rng, gap_bits, numel = draw(generators()), draw(gap_widths), draw(st.integers(1, 3000))
-    n_columns, n_before = draw(st.sampled_from((1, 2, 7, 300, 5000))), draw(st.integers(0, 9000))
-    positions = np.flatnonzero(rng.random(numel) < draw(densities))
-    gaps = relindex.to_gaps(positions, gap_bits)
-    damage = draw(st.sampled_from(("none", "one gap", "escape", "shorter block", "a kept one")))
-    if damage == "one gap" and gaps.size:
-        gaps[rng.integers(gaps.size)] = rng.integers(1 << gap_bits)
-    elif damage == "escape":
-        gaps = np.append(gaps, np.uint8((1 << gap_bits) - 1))
-    elif damage == "shorter block":
-        numel = int(rng.integers(0, numel))
-    n_kept = positions.size + (damage == "a kept one")
-    n_rows = -(-(n_before + 3000) // n_columns)
-
-    def call(kernel, isa):
-        columns, counts = np.zeros(n_kept, np.uint32), np.ones(n_rows, np.int64)
-        status = kernel(gaps, gap_bits, n_before, numel, n_columns, isa, columns, counts)
-        return [np.array(status)] if status else [np.array(status), columns, counts]
-
-    return call
 
 
 @case

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from strategies import densities, generators
 
 import deepcomp
-from deepcomp import _kernels, layouts, multiply
+from deepcomp import _kernels, decode, encode, layouts, multiply, threads
 from deepcomp._native import cpu
 
 IS_NATIVE = _kernels.build_info()["kernels"] == "native"
@@ -102,9 +102,24 @@ def test_threads_change_nothing(n_values, m, n_threads):
     x = rng.standard_normal(130 if m is None else (130, m)).astype(np.float32)
     tensor = compressed(weights)
     expected = deepcomp.matmul(tensor, x)
-    with mock.patch.object(multiply, "_WORK_A_THREAD", 10):
+    with (
+        mock.patch.object(threads, "WORK_A_THREAD", 10),
+        mock.patch.object(multiply, "WORK_A_THREAD", 10),
+    ):
         found = deepcomp.matmul(tensor, x, n_threads=n_threads)
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("n_values", [1, 31])
+def test_blocks_that_are_walked_in_several_calls(n_values):
+    weights = matrix(np.random.default_rng(4), (90, 200), 0.3, n_values)
+    x = np.arange(200, dtype=np.float32)
+    with mock.patch.object(encode, "MAX_BLOCK_NUMEL", 4096):
+        tensor = compressed(weights)
+    assert len(tensor.parts().blocks) == 5
+    with mock.patch.object(decode, "_MAX_TABLE", 2):
+        found = deepcomp.matmul(tensor, x)
+    np.testing.assert_array_equal(found, deepcomp.matmul(compressed(weights), x))
 
 
 def test_many_threads_share_one_tensor():

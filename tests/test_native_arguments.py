@@ -121,7 +121,7 @@ REFUSED = [
         ],
     ),
     (
-        "entries_into labels_into windows_into windows_times_vector_into "
+        "walk_into labels_into windows_into windows_times_vector_into "
         "blocks_into blocks_times_vectors_into",
         lambda x, out: deepcomp.matmul(matrix(), x, out=out),
         [(a, None) for a in wrong(X) if a.dtype not in ("f4", "f2") or a.shape[0] != 50]

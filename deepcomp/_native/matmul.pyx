@@ -7,6 +7,18 @@ computed, so that threads can share a product.
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_t
 
+cdef extern from "sparse_block.h" nogil:
+    ctypedef struct dc_code:
+        const uint32_t *table
+        int table_bits
+        const uint8_t *lengths
+    enum:
+        DC_BLOCK_NUMEL
+        DC_BLOCK_KEPT
+        DC_BLOCK_GAPS
+    int dc_decode_block(const uint8_t *, const int64_t *, const dc_code *, const dc_code *,
+                        uint8_t *, uint8_t *, int)
+
 cdef extern from "windows_layout.h" nogil:
     ctypedef struct dc_entries:
         const int64_t *indptr
@@ -66,23 +78,46 @@ cdef extern from "blocks.h" nogil:
 
 
 
-def entries_into(const uint8_t[::1] gaps, int gap_bits, int64_t position, int64_t numel,
-                 int64_t n_columns, int isa, uint32_t[::1] columns, int64_t[::1] row_counts):
-    """Walk the gaps of a block of `numel` entries that begins at a position of a matrix.
+def walk_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, int gap_bits,
+              const uint32_t[::1] gap_table, int gap_table_bits, const uint8_t[::1] gap_lengths,
+              const uint32_t[::1] label_table, int label_table_bits,
+              const uint8_t[::1] label_lengths, int64_t position, int64_t n_columns,
+              uint8_t[::1] gaps, int isa, uint32_t[::1] columns, uint8_t[::1] labels,
+              int64_t[::1] row_counts):
+    """Walk the blocks of a sparse tensor with a codebook that begin at a position of a matrix.
 
-    Fills `columns`, one for each kept entry, and adds to `row_counts`, one for each row. Returns
-    0, or what is wrong with the gaps, as scatter_into does; nothing is written then.
+    Fills `columns` and `labels`, one for each kept entry, and adds to `row_counts`, one for each
+    row. `blocks` (n, 14) is described in sparse_block.h. A stream without bitstreams is constant:
+    `gaps`, scratch for the largest block, and `labels` then hold its symbol already.
+
+    Returns 0, or what is wrong, as decode_sparse_into does.
     """
-    cdef Py_ssize_t n_gaps = gaps.shape[0], n_kept = columns.shape[0]
-    cdef uint8_t escape = <uint8_t>((1 << gap_bits) - 1)
+    cdef Py_ssize_t b
+    cdef int64_t first = 0, n_kept
+    cdef dc_code gap_code = dc_code(&gap_table[0], gap_table_bits, &gap_lengths[0])
+    cdef dc_code label_code = dc_code(&label_table[0], label_table_bits, &label_lengths[0])
     cdef dc_walk walk
-    cdef int status
-    if n_gaps == 0:
-        return 1 if n_kept else 0
+    cdef int64_t status = 0
+    if columns.shape[0] == 0:
+        return 0
     with nogil:
-        walk = dc_walk(&gaps[0], escape, n_columns, position // n_columns, position % n_columns,
-                       0, 0, &row_counts[0])
-        status = dc_walk_gaps(&walk, isa, n_gaps, n_kept, numel, &columns[0] if n_kept else NULL)
+        for b in range(blocks.shape[0]):
+            n_kept = blocks[b, DC_BLOCK_KEPT]
+            if n_kept:
+                status = dc_decode_block(&data[0], &blocks[b, 0], &gap_code, &label_code, &gaps[0],
+                                         &labels[first], isa)
+                if status == 0:
+                    walk = dc_walk(&gaps[0], <uint8_t>((1 << gap_bits) - 1), n_columns,
+                                   position // n_columns, position % n_columns, 0, 0,
+                                   &row_counts[0])
+                    status = dc_walk_gaps(&walk, isa, blocks[b, DC_BLOCK_GAPS], n_kept,
+                                          blocks[b, DC_BLOCK_NUMEL], &columns[first])
+                    status = status + 2 if status else 0
+                if status:
+                    status += 8 * b
+                    break
+            first += n_kept
+            position += blocks[b, DC_BLOCK_NUMEL]
     return status
 
 

@@ -4,9 +4,17 @@ from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from deepcomp._native.patterns cimport pattern_t
 
-cdef extern from "huffman_decode.h" nogil:
-    int dc_huffman_decode(const uint8_t *, const int64_t *, int, const uint32_t *, int,
-                          const uint8_t *, uint8_t *, Py_ssize_t, int)
+cdef extern from "sparse_block.h" nogil:
+    ctypedef struct dc_code:
+        const uint32_t *table
+        int table_bits
+        const uint8_t *lengths
+    enum:
+        DC_BLOCK_NUMEL
+        DC_BLOCK_KEPT
+        DC_BLOCK_GAPS
+    int dc_decode_block(const uint8_t *, const int64_t *, const dc_code *, const dc_code *,
+                        uint8_t *, uint8_t *, int)
 
 cdef extern from "scatter.h" nogil:
     int dc_scatter_8(const uint8_t *, Py_ssize_t, uint8_t, const uint8_t *, Py_ssize_t, uint8_t *,
@@ -100,17 +108,6 @@ def look_up_into(const uint8_t[::1] labels, const pattern_t[::1] codebook, patte
     return 0
 
 
-cdef enum:  # columns of `blocks`
-    OFFSET = 0
-    NUMEL = 1
-    N_KEPT = 2
-    N_GAPS = 3
-    N_GAP_BITSTREAMS = 4
-    N_LABEL_BITSTREAMS = 5
-    GAP_SIZES = 6
-    LABEL_SIZES = 10
-
-
 def decode_sparse_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, int gap_bits,
                        const uint32_t[::1] gap_table, int gap_table_bits,
                        const uint8_t[::1] gap_lengths, const uint32_t[::1] label_table,
@@ -122,35 +119,24 @@ def decode_sparse_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, in
     The other layouts are decoded kernel by kernel from Python. Here that costs too much: at four
     calls a block, two threads wait for each other's turn with the interpreter most of the time.
 
-    A row of `blocks` (n, 14) is where a block begins in `data`, its numbers of entries, kept
-    entries, gap symbols, bitstreams of gaps and of labels, and their sizes, four and four. A
-    stream without bitstreams is constant, and its scratch (`gaps` or `labels`) holds the symbol
-    already. `kept` is scratch too; all have room for the largest block.
+    `blocks` (n, 14) is described in sparse_block.h. A stream without bitstreams is constant, and
+    its scratch (`gaps` or `labels`) holds the symbol already. `kept` is scratch too; all have room
+    for the largest block.
 
     Returns 0, or 8 * block + 1 or 2 (Huffman, see decode_into), + 3 to 5 (gaps, 2 more than
     scatter_into returns).
     """
     cdef Py_ssize_t b, i, first = 0, n_kept, n_gaps, numel
     cdef uint8_t escape = <uint8_t>((1 << gap_bits) - 1)
-    cdef const uint8_t *position
-    cdef int n_bitstreams
+    cdef dc_code gap_code = dc_code(&gap_table[0], gap_table_bits, &gap_lengths[0])
+    cdef dc_code label_code = dc_code(&label_table[0], label_table_bits, &label_lengths[0])
     cdef int64_t status = 0
     with nogil:
         for b in range(blocks.shape[0]):
-            numel, n_kept, n_gaps = blocks[b, NUMEL], blocks[b, N_KEPT], blocks[b, N_GAPS]
-            position = &data[0] + blocks[b, OFFSET]
-            n_bitstreams = <int>blocks[b, N_GAP_BITSTREAMS]
-            if n_bitstreams:
-                status = dc_huffman_decode(position, &blocks[b, GAP_SIZES], n_bitstreams,
-                                           &gap_table[0], gap_table_bits, &gap_lengths[0],
-                                           &gaps[0], n_gaps, isa)
-                for i in range(n_bitstreams):
-                    position += blocks[b, GAP_SIZES + i]
-            n_bitstreams = <int>blocks[b, N_LABEL_BITSTREAMS]
-            if n_bitstreams and status == 0:
-                status = dc_huffman_decode(position, &blocks[b, LABEL_SIZES], n_bitstreams,
-                                           &label_table[0], label_table_bits, &label_lengths[0],
-                                           &labels[0], n_kept, isa)
+            numel, n_kept = blocks[b, DC_BLOCK_NUMEL], blocks[b, DC_BLOCK_KEPT]
+            n_gaps = blocks[b, DC_BLOCK_GAPS]
+            status = dc_decode_block(&data[0], &blocks[b, 0], &gap_code, &label_code, &gaps[0],
+                                     &labels[0], isa)
             if status == 0:
                 for i in range(n_kept):
                     kept[i] = codebook[labels[i]]

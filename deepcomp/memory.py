@@ -1,0 +1,47 @@
+"""Memory for kernels: where it begins, and how to use it again."""
+
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+_kept = threading.local()
+
+
+def address(array: NDArray[Any]) -> int:
+    """Return where an array's first entry is in memory."""
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+def aligned(n: int, dtype: DTypeLike) -> NDArray[Any]:
+    """Make an array that begins at a cache line, so that no load of one register needs two.
+
+    Examples
+    --------
+    >>> aligned(5, np.float32).size
+    5
+    """
+    itemsize = np.dtype(dtype).itemsize
+    room = np.empty(n + 64 // itemsize, dtype)
+    first = -address(room) % 64 // itemsize
+    return room[first : first + n]
+
+
+def scratch(purpose: str, n: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """Return memory of this thread that holds anything, until the next call for this purpose.
+
+    A new page costs some 0.3 us, as much as to decode 500 symbols into it.
+
+    Examples
+    --------
+    >>> scratch("example", 5).size
+    5
+    """
+    nbytes = n * np.dtype(dtype).itemsize
+    room: NDArray[np.uint8] | None = getattr(_kept, purpose, None)
+    if room is None or room.size < nbytes:
+        room = aligned(nbytes, np.uint8)
+        setattr(_kept, purpose, room)
+    return room[:nbytes].view(dtype)
