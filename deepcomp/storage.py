@@ -122,8 +122,8 @@ def load(
 
     **A URL** (a string such as ``"https://host/model.dcz"`` or ``"s3://bucket/model.dcz"``) is
     opened with fsspec: ``pip install deepcomp[remote]``. Only what is needed is read, by ranges,
-    when it is asked for: the size, 8 KiB at the end and 12 bytes at the beginning (what an index
-    of more than 8 KiB has besides), then for each tensor its pages of 64 KiB. As pages are checked
+    when it is asked for: 8 KiB at the end and 12 bytes at the beginning (and the rest of an index
+    that is larger), then for each tensor its pages of 64 KiB. As pages are checked
     whole, a tensor costs up to 128 KiB more than its own bytes, 64 KiB on average: less than 2 %
     of a tensor that takes 7 MB in the file, but most of what is read for a small one; its
     neighbours on the same pages then cost nothing. Nothing is read twice: the pages are kept in

@@ -20,9 +20,10 @@ from independent import FORMATS, writer
 from servers import SECRETS, serving
 
 import deepcomp
-from deepcomp.container import PAGE, Reader
+from deepcomp.container import PAGE, Reader, Writer
 from deepcomp.pages import unused_memory
 from deepcomp.ranges import TAIL_NBYTES
+from deepcomp.records import TensorRecord
 from deepcomp.urls import is_url, text_without_credentials, without_credentials
 
 
@@ -35,12 +36,20 @@ TENSORS["layer120.weight"] = noise(8_000_000)
 LARGE = "layer120.weight"
 
 
+def save_raw(tensors, path, metadata=None):
+    """Save arrays of uint8 as they are, without looking for something smaller."""
+    with Writer(path, metadata or {}) as writer:
+        for name, array in tensors.items():
+            record = TensorRecord(name, "uint8", array.shape, "raw", array.size)
+            writer.add(record, [array.data])
+    return path
+
+
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """Save a model of 200 tensors, one of them large."""
     path = tmp_path_factory.mktemp("remote") / "m.dcz"
-    deepcomp.save(TENSORS, path, metadata={"of": "the test"})
-    return path
+    return save_raw(TENSORS, path, {"of": "the test"})
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +88,7 @@ def test_loading_reads_12_bytes_and_the_tail_or_all_of_an_index_that_is_larger(s
     assert len(deepcomp.load(server.url)) == 200
     assert server.n_sent == TAIL_NBYTES + 12
     names = {f"a name that nothing compresses {noise(8, i)}": noise(9) for i in range(999)}
-    deepcomp.save(names, tmp_path / "m.dcz")
+    save_raw(names, tmp_path / "m.dcz")
     server.content, server.n_sent = (tmp_path / "m.dcz").read_bytes(), 0
     reader = Reader(server.url)
     assert list(reader.index.entries) == list(names)
@@ -189,8 +198,7 @@ def test_a_file_that_changes_between_two_requests_is_noticed(server, tmp_path, n
     before = packed["layer0.weight"].to_dense()
     other = {name: noise(20_000 + n_bytes, 1000 + i) for i, name in enumerate(TENSORS)}
     other[LARGE] = noise(8_000_000 + 100 * n_bytes)
-    deepcomp.save(other, tmp_path / "m.dcz")
-    server.content = (tmp_path / "m.dcz").read_bytes()
+    server.content = save_raw(other, tmp_path / "m.dcz").read_bytes()
     message = message_of(deepcomp.DczError, packed["layer199.weight"].to_dense)
     where = f"{server.shown_url}: tensor 'layer199.weight': "
     assert message == f"{where}the file has changed since it was opened"
