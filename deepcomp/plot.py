@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from . import figures
 from .model import CompressedModel
-from .report import printable, report_model
+from .report import report_model
+from .tables import printable
 from .tensor import CompressedTensor
 
 if TYPE_CHECKING:

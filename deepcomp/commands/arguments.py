@@ -4,7 +4,7 @@ import argparse
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..report import SORT_KEYS
+from ..listing import SORT_KEYS
 from . import settings
 
 _FILES = ("IN", "OUT", "IN.dcz", "OUT.dcz", "A.dcz", "B.dcz", "PAGE.html", "FILE")  # metavars

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
-from ..report import Report, Row, make_report, printable
-from ..tables import to_table
+from ..report import Report, Row, make_report
+from ..tables import printable, to_table
 from .settings import NAMES, RULES, combine
 from .streams import STANDARD, display_name, input_path, output_path, refuse_same_file
 from .terminal import EXIT_CONTENT, CommandError, show, show_json

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..model import CompressedModel
-from ..report import printable
+from ..tables import printable
 from ..tensor import CompressedTensor
 from .streams import STANDARD, display_name, open_file, trouble_is_unusable
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
