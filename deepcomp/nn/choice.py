@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 
 from .. import _kernels
-from .layers import SparseConv2d, SparseLayer, SparseLinear
+from .layers import DTYPES, SparseConv2d, SparseLayer, SparseLinear
 
 if TYPE_CHECKING:
     from ..model import CompressedModel
@@ -66,7 +66,7 @@ def choose_layers(
     for name, module in model.named_modules():
         if not isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
             continue
-        obstacle = _obstacle(packed, name, module)
+        obstacle = _obstacle(packed, name, module, layers)
         if obstacle:
             choices.append(Choice(name, False, obstacle))
             continue
@@ -108,7 +108,7 @@ def expected_gain(tensor: "CompressedTensor", batch: int) -> float:
     return dense / (fixed + each * density)
 
 
-def _obstacle(packed: "CompressedModel", name: str, module: torch.nn.Module) -> str:
+def _obstacle(packed: "CompressedModel", name: str, module: torch.nn.Module, layers: str) -> str:
     """Return why a layer has to stay dense; empty if it has not."""
     if type(module) not in (torch.nn.Linear, torch.nn.Conv2d):
         return f"there is no sparse {type(module).__name__}"
@@ -127,8 +127,10 @@ def _obstacle(packed: "CompressedModel", name: str, module: torch.nn.Module) -> 
         return "its weight has no entries"
     parameters = list(module.parameters(recurse=False))
     for parameter in parameters:
-        if parameter.device.type != "cpu" or parameter.dtype != torch.float32:
-            return f"it is {parameter.dtype} on {parameter.device}: sparse layers are float32, CPU"
+        if parameter.device.type != "cpu" or parameter.dtype not in DTYPES:
+            return f"it is {parameter.dtype} on {parameter.device}: sparse layers are floats, CPU"
+        if parameter.dtype != torch.float32 and layers == "auto":
+            return f"it is {parameter.dtype}: what is faster was measured with float32 only"
     return ""
 
 
