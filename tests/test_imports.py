@@ -78,7 +78,8 @@ ALLOWED = {
     "__main__": ({"cli"}, False),
     "commands.terminal": (set(), False),
     "commands.settings": ({"commands.terminal"}, False),
-    "commands.arguments": ({"", "listing", "commands.settings"}, False),
+    "commands.completion": (set(), False),
+    "commands.arguments": ({"", "listing", "commands.completion", "commands.settings"}, False),
     "commands.streams": ({"container", "errors", "commands.terminal"}, False),
     "commands.compress": (
         {"container", "report", "tables"}
