@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -154,14 +154,14 @@ def _listed(path: str, model: Mapping[str, Any]) -> dict[str, Source]:
         if isinstance(entry, str):
             tensors[name] = tensors[entry].renamed(name)
         else:
-            tensors[name] = replace(entry, fetch=partial(_fetch, path, entry.fetch))
+            tensors[name] = replace(entry, fetch=partial(_fetch, path, entry))
     return tensors
 
 
-def _fetch(path: str, fetch: Callable[[], Patterns]) -> Patterns:
+def _fetch(path: str, source: Source) -> Patterns:
     """Let an error name the file."""
     try:
-        return fetch()
+        return source.weight().patterns
     except ValueError as error:
         if str(error).startswith(path):
             raise
