@@ -231,7 +231,9 @@ def _add_values(
     parts: Sequence[Counts],
 ) -> tuple[Patterns | None, Int64s | None, Int64s | None]:
     """Return `values` and `n_values`, or `planes` if there are too many of them."""
-    found = [(p.values, p.n_values) for p in parts if p.values is not None]
+    found = [
+        (p.values, p.n_values) for p in parts if p.values is not None and p.n_values is not None
+    ]
     if len(found) == len(parts):
         values = np.unique(np.concatenate([v for v, _ in found]))
         if values.size <= MAX_CODEBOOK:

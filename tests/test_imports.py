@@ -58,7 +58,18 @@ ALLOWED = {
     "sparse": ({"arrays", "decode"}, True),
     "codebooks": ({"sharing"}, True),
     "rules": ({"arrays", "patterns"}, False),
-    "pipeline": ({"_kernels", "arrays", "encode", "prune", "records", "rules", "sharing"}, True),
+    "floats": ({"prune", "records"}, True),
+    "passes": (set(), True),
+    "cut_passes": ({"_kernels", "floats", "passes", "prune"}, True),
+    "codebook_passes": (
+        {"_kernels", "floats", "kmeans", "passes", "prune", "records", "sharing"},
+        True,
+    ),
+    "pipeline": (
+        {"arrays", "codebook_passes", "cut_passes", "encode", "floats"}
+        | {"passes", "prune", "records", "rules"},
+        True,
+    ),
     "tensor": ({"errors", "records", "sections"}, False),
     "readback": ({"errors", "tensor"}, False),
     "model": ({"patterns", "tensor"}, False),
