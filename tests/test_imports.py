@@ -24,6 +24,7 @@ ALLOWED = {
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
     "container": ({"errors", "files", "records", "index", "pages", "ranges"}, False),
+    "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
     "tables": (set(), False),
     "report": ({"errors", "index", "records", "container", "sections", "tables"}, False),
     "notebook": ({"report"}, False),
@@ -75,7 +76,8 @@ ALLOWED = {
     "model": ({"patterns", "tensor"}, False),
     "compression": ({"model", "tensor"}, False),
     "storage": (
-        {"compression", "container", "errors", "model", "readback", "records", "tensor", "urls"},
+        {"compression", "container", "errors", "model", "readback", "records"}
+        | {"shards", "tensor", "urls"},
         False,
     ),
     "hf": ({"compression", "model", "storage"}, False),
