@@ -42,14 +42,21 @@ def cut_passes(what: str, number: float, parts: Sizes) -> Passes[list[Cut]]:
     return [(prune.threshold_pattern(number, dtype), 0) for dtype, _ in parts]
 
 
-def check_finite_passes(name: str, dtype: str) -> Passes[None]:
-    """Raise ValueError if a float tensor has entries that are not finite."""
-    largest = max((yield Pass(_largest_magnitude)), default=0)
-    if largest >= prune.threshold_pattern(math.inf, dtype):
-        raise ValueError(
-            f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared "
-            "(bits=None without pruning stores it exactly)"
-        )
+def check_finite_passes(parts: Sequence[tuple[str, str]]) -> Passes[None]:
+    """Raise ValueError if a float tensor has entries that are not finite.
+
+    Parameters
+    ----------
+    parts : sequence of (str, str)
+        The name of the tensor of each part, and its dtype.
+    """
+    largest = yield Pass(_largest_magnitude)
+    for (name, dtype), magnitude in zip(parts, largest, strict=True):
+        if magnitude >= prune.threshold_pattern(math.inf, dtype):
+            raise ValueError(
+                f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared "
+                "(bits=None without pruning stores it exactly)"
+            )
 
 
 def _sparsity_passes(sparsity: float, parts: Sizes) -> Passes[list[Cut]]:

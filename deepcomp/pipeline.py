@@ -5,6 +5,7 @@ Han, Mao, Dally, "Deep Compression", ICLR 2016.
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -47,23 +48,42 @@ def encode_model(
     -------
     iterator of (TensorRecord, list of bytes)
     """
+    bits_of, what, numbers = settings_of(tensors, bits, sparsity, threshold, std, scope)
+    for tensor in tensors:
+        if tensor.name in bits_of or tensor.name in numbers:
+            check_finite(tensor.weight())
+    cuts = _cuts(tensors, what, numbers, scope)
+    return (encode_weight(t.weight(), cuts.get(t.name), bits_of.get(t.name)) for t in tensors)
+
+
+def settings_of(
+    tensors: list[Source],
+    bits: int | Mapping[str, int] | None,
+    sparsity: Rule,
+    threshold: Rule,
+    std: Rule,
+    scope: str,
+) -> tuple[dict[str, int], str, dict[str, float]]:
+    """Find the settings of each tensor; ValueError if they are not possible.
+
+    Returns
+    -------
+    bits_of : dict of str to int
+    what : {"sparsity", "threshold", "std"}
+    numbers : dict of str to float
+    """
     bits_of = assign("bits", bits, tensors, check_bits)
     for tensor in tensors:
         if tensor.is_shared:  # by share_weights: its codebook stays as it is
             bits_of.pop(tensor.name, None)
     what, rule = pruning_rule(sparsity, threshold, std, scope)
-    numbers = assign(what, rule, tensors, check_number)
-    for tensor in tensors:
-        if tensor.name in bits_of or tensor.name in numbers:
-            check_finite(tensor.weight())
-    cuts = _cuts(tensors, what, numbers, scope)
-    return (_encode(t, cuts.get(t.name), bits_of.get(t.name)) for t in tensors)
+    return bits_of, what, assign(what, rule, tensors, check_number)
 
 
-def _encode(tensor: Source, cut: Cut | None, bits: int | None) -> Encoded:
-    weight = tensor.weight()
+def encode_weight(weight: Weight, cut: Cut | None, bits: int | None) -> Encoded:
+    """Prune, share and encode one tensor; its patterns are not changed."""
     if cut is not None or bits is not None:
-        weight.patterns = prune.keep_at_least(weight.patterns, *(cut or (0, 0)))
+        weight = replace(weight, patterns=prune.keep_at_least(weight.patterns, *(cut or (0, 0))))
     if bits is not None:
         share(weight.patterns, weight.dtype, bits)
     return encode_tensor(weight)
@@ -100,7 +120,8 @@ def share(patterns: Patterns, dtype: str, bits: int) -> None:
 
 def check_finite(weight: Weight) -> None:
     """Raise ValueError if a float tensor has entries that are not finite."""
-    drive(check_finite_passes(weight.name, weight.dtype), over([(weight.patterns, weight.dtype)]))
+    part = [(weight.patterns, weight.dtype)]
+    drive(check_finite_passes([(weight.name, weight.dtype)]), over(part))
 
 
 def _cuts(

@@ -80,6 +80,21 @@ ALLOWED = {
         | {"shards", "tensor", "urls"},
         False,
     ),
+    "extents": ({"arrays", "decode", "records"}, True),
+    "part_tasks": (
+        {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
+        | {"extents", "passes", "pipeline", "prune", "records"},
+        False,
+    ),
+    "workers": ({"part_tasks"}, False),
+    "job": ({"", "files"}, False),
+    "large_model": ({"arrays", "extents", "importers", "pipeline", "records"}, False),
+    "rounds": (
+        {"", "codebook_passes", "cut_passes", "encode", "extents", "large_model", "part_tasks"}
+        | {"counts", "passes", "records", "workers"},
+        False,
+    ),
+    "large": ({"", "job", "records"}, False),
     "hf": ({"compression", "model", "storage"}, False),
     "difference": ({"decode", "pipeline", "prune", "records"}, True),
     "cli": ({"commands", "commands.terminal", "errors", "report"}, False),
