@@ -28,15 +28,16 @@ def begin(target: str, job: dict[str, Any]) -> None:
     OSError
         If the folder cannot be made or written.
     """
-    os.makedirs(os.path.join(target, PARTS_NAME), exist_ok=True)
+    os.makedirs(target, exist_ok=True)
     job = json.loads(json.dumps({"deepcomp": __version__, **job}))
     path = os.path.join(target, JOB_NAME)
     if os.path.exists(path):
         _compare(target, path, job)
-        return
-    if found := [name for name in sorted(os.listdir(target)) if ".dcz" in name]:
+    elif found := [name for name in sorted(os.listdir(target)) if ".dcz" in name]:
         raise ValueError(f"{target}: has {found[0]!r}, but no {JOB_NAME}: give another folder")
-    write_whole(path, json.dumps(job, indent=1, sort_keys=True).encode())
+    else:
+        write_whole(path, json.dumps(job, indent=1, sort_keys=True).encode())
+    os.makedirs(os.path.join(target, PARTS_NAME), exist_ok=True)
 
 
 def _compare(target: str, path: str, job: dict[str, Any]) -> None:
