@@ -22,7 +22,7 @@ from .encode import Plan, Weight, encode_part, record_of
 from .errors import DczError
 from .extents import Extent
 from .passes import Pass, drive, over
-from .pipeline import check_finite, encode_weight
+from .pipeline import Encoded, check_finite, encode_weight
 from .records import ITEMSIZE, MAX_BLOCK_NUMEL, TensorRecord
 
 
@@ -119,15 +119,20 @@ def encode_wholes(path: str, tensors: Sequence[Whole]) -> None:
         return
     with Writer(path, {}) as writer:
         for tensor in tensors:
-            extent = tensor.extent
-            weight = Weight(extent.name, extent.dtype, tensor.shape, extent.read())
-            if tensor.bits is not None or tensor.rule is not None or tensor.cut is not None:
-                check_finite(weight)
-            cut = tensor.cut
-            if tensor.rule is not None:
-                passes = cut_passes(*tensor.rule, [(extent.dtype, extent.numel)])
-                [cut] = drive(passes, over([(weight.patterns, extent.dtype)]))
-            writer.add(*encode_weight(weight, cut, tensor.bits))
+            writer.add(*compress_whole(tensor))
+
+
+def compress_whole(tensor: Whole) -> Encoded:
+    """Read, prune, share and encode a tensor."""
+    extent = tensor.extent
+    weight = Weight(extent.name, extent.dtype, tensor.shape, extent.read())
+    if tensor.bits is not None or tensor.rule is not None or tensor.cut is not None:
+        check_finite(weight)
+    cut = tensor.cut
+    if tensor.rule is not None:
+        passes = cut_passes(*tensor.rule, [(extent.dtype, extent.numel)])
+        [cut] = drive(passes, over([(weight.patterns, extent.dtype)]))
+    return encode_weight(weight, cut, tensor.bits)
 
 
 def encode_piece(path: str, extent: Extent, stage: Stage, plan: Plan) -> None:

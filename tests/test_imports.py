@@ -101,13 +101,23 @@ ALLOWED = {
     "__main__": ({"cli"}, False),
     "commands.terminal": (set(), False),
     "commands.settings": ({"commands.terminal"}, False),
-    "commands.arguments": ({"", "report", "commands.settings"}, False),
+    "commands.settings_options": ({"commands.settings"}, False),
+    "commands.arguments": ({"", "report", "commands.settings_options"}, False),
     "commands.streams": ({"container", "errors", "commands.terminal"}, False),
     "commands.compress": (
         {"container", "report", "tables"}
         | {f"commands.{name}" for name in ("settings", "streams", "terminal")},
         False,
     ),
+    "commands.large": (
+        {"errors", "report", "commands.compress", "commands.terminal"},
+        False,
+    ),
+    "commands.plan": (
+        {"report", "commands.compress", "commands.large", "commands.terminal"},
+        False,
+    ),
+    "estimate": ({"large", "large_model", "part_tasks", "records"}, False),
     "commands.decompress": (
         {"errors", "report", "commands.streams", "commands.terminal"},
         False,

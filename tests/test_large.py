@@ -15,6 +15,7 @@ import pytest
 
 import deepcomp
 from deepcomp import part_tasks, rounds, workers
+from deepcomp.cli import main
 from deepcomp.importers import read_checkpoint
 from deepcomp.records import MAX_BLOCK_NUMEL
 
@@ -348,3 +349,39 @@ def test_arguments_that_are_not_possible_leave_nothing(source, tmp_path, changed
     with pytest.raises(ValueError, match=message):
         compress(source, tmp_path / "target", **changed)
     assert not (tmp_path / "target").exists()
+
+
+# --- the command ---
+
+
+def test_dcz_compress_makes_shards_of_shards(source, expected, tmp_path, capsys):
+    target = tmp_path / "target"
+    arguments = ["compress", str(source), str(target), "--sparsity", "0.5", "--shard-size", "4MB"]
+    assert main([*arguments, "--jobs", "1", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["files_nbytes"] == sum(map(len, expected.values()))
+    assert contents(target) == expected
+    assert main([*arguments, "--bits", "3"]) == 1
+    assert "begun with bits = 5, now it is 3" in capsys.readouterr().err
+
+
+def test_dcz_compress_takes_jobs_for_shards_only(source, tmp_path, capsys):
+    assert main(["compress", str(source), str(tmp_path / "one.dcz"), "--jobs", "2"]) == 2
+    assert "--jobs is for a folder of shards" in capsys.readouterr().err
+    assert main(["compress", str(source), str(tmp_path / "one.dcz")]) == 0
+    assert list(deepcomp.load(tmp_path / "one.dcz")) == list(SHAPES)
+
+
+def test_dcz_plan_is_near_the_size_and_writes_nothing(source, expected, tmp_path, capsys):
+    before = sorted(os.listdir(source))
+    assert main(["plan", str(source), "--sparsity", "0.5", "--jobs", "4", "--json"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["n_tensors"] == len(SHAPES)
+    assert values["n_weights"] == sum(int(np.prod(shape)) for shape in SHAPES.values())
+    packed = deepcomp.compress(read_checkpoint(source).tensors, **SETTINGS)
+    sections = sum(tensor.nbytes for tensor in packed.values())
+    assert values["nbytes"] == pytest.approx(sections, rel=0.02)
+    assert values["core_seconds"] == pytest.approx(4 * values["seconds"])
+    assert sorted(os.listdir(source)) == before
+    assert main(["plan", str(source)]) == 0
+    assert "smaller" in capsys.readouterr().out
