@@ -54,10 +54,14 @@ class Workers:
         self._bar = tqdm(total=n_weights, desc="compress", **options)
 
     def __enter__(self) -> Workers:
+        if self._parallel is not None:
+            self._parallel.__enter__()  # workers stay from round to round: Ray's take seconds
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._bar.close()
+        if self._parallel is not None:
+            self._parallel.__exit__(*error)
 
     def skip(self, n_weights: float) -> None:
         """Leave out what was done before: the time that is left is that of the rest."""
@@ -77,6 +81,7 @@ class Workers:
         n_losses = 0
         while len(results) < len(tasks):
             rest = [i for i in range(len(tasks)) if i not in results]
+            rest.sort(key=lambda i: -tasks[i].n_weights)  # else a long one may be left at the end
             n_before = len(results)
             try:
                 for i, result in self._results(tasks, rest):

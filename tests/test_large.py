@@ -179,7 +179,7 @@ def test_what_a_broken_run_has_finished_stays_and_a_second_one_goes_on(source, e
         done.append(path)
 
     full = mock.patch.object(rounds, "encode_piece", encode_some)
-    with full, pytest.raises(OSError, match=r"tensor 'fc2.weight', entries .*: No space left"):
+    with full, pytest.raises(OSError, match=r"tensor '\w+.weight', entries .*: No space left"):
         compress(source, target)
     kept = times_in(target / "parts")
     assert len(kept) > len(done) == 3
