@@ -43,18 +43,24 @@ def run(options: argparse.Namespace) -> int:
     """Compress a checkpoint, and print a summary unless the file itself is the output."""
     if options.json and options.output == STANDARD:
         raise CommandError("--json and the file both want standard output: name a file")
+    if _is_large(options):
+        from .large import run_large
+
+        return run_large(options)
+    if options.jobs is not None:
+        raise CommandError("--jobs is for a folder of shards, and OUT must not end with .dcz")
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
         refuse_same_file(source, target)
         _check_target(target)
-        checkpoint = _read(source)
+        checkpoint = read(source)
         found, packed = _compress(checkpoint, options)
         errors = _measure(found, packed)
         _save(packed, target, checkpoint.metadata)
         result = _Result(
             display_name(options.input),
             target,
-            _nbytes(source),
+            checkpoint_nbytes(source),
             make_report(Reader(target)),
             errors,
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
@@ -67,6 +73,13 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _is_large(options: argparse.Namespace) -> bool:
+    """Say whether shards become shards."""
+    path = options.input
+    is_sharded = os.path.isdir(path) or path.endswith(".safetensors.index.json")
+    return is_sharded and options.output != STANDARD and not options.output.endswith(".dcz")
+
+
 def _check_target(path: str) -> None:
     """Raise OSError if the file could not be written: now, not after the work."""
     from ..files import Replacement
@@ -74,7 +87,8 @@ def _check_target(path: str) -> None:
     Replacement(path).close()
 
 
-def _read(path: str) -> Checkpoint:
+def read(path: str) -> Checkpoint:
+    """Open a checkpoint; CommandError if it is none."""
     from ..importers import read_checkpoint
 
     try:
@@ -91,14 +105,14 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
         found = sources(checkpoint.tensors)
     except ValueError as error:
         raise CommandError(str(error), EXIT_CONTENT) from error
-    settings = _settings(found, options)
+    settings = settings_for(found, options)
     try:
         return found, compress(checkpoint.tensors, scope=options.scope, **settings)
     except ValueError as error:
         raise CommandError(str(error), EXIT_CONTENT) from error
 
 
-def _settings(found: Found, options: argparse.Namespace) -> dict[str, Any]:
+def settings_for(found: Found, options: argparse.Namespace) -> dict[str, Any]:
     """Return arguments of `compress`; CommandError if they do not fit the model."""
     from ..rules import assign, pruning_rule
 
@@ -138,7 +152,7 @@ def _save(packed: CompressedModel, target: str, metadata: Mapping[str, str]) -> 
     save(packed, target, metadata)
 
 
-def _nbytes(path: str) -> int:
+def checkpoint_nbytes(path: str) -> int:
     """Return the bytes of a checkpoint: a file, or a folder of shards."""
     if not os.path.isdir(path):
         return os.path.getsize(path)
