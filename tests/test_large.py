@@ -20,9 +20,9 @@ from deepcomp.importers import read_checkpoint
 from deepcomp.records import MAX_BLOCK_NUMEL
 
 TASK = 1 << 20
-of_processes = pytest.mark.skipif(
+pytestmark = pytest.mark.skipif(
     _kernels.build_info()["kernels"] != "native",
-    reason="is about processes, not kernels, and takes long with the twins",
+    reason="takes long with the twins, of which test_parts.py has the same",
 )
 SHAPES = {
     "embed.weight": (1100, 1000),  # of two tasks
@@ -244,7 +244,6 @@ deepcomp.compress_checkpoint(sys.argv[1], sys.argv[2], bits=5, sparsity=0.5,
 """
 
 
-@of_processes
 def test_a_killed_run_is_finished_by_a_second_one(source, expected, tmp_path):
     command = [sys.executable, "-c", KILLED, str(source), str(tmp_path / "target")]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
@@ -277,7 +276,6 @@ def with_deaths(flag):
     return mock.patch.object(rounds, "_whole_task", made)
 
 
-@of_processes
 def test_a_killed_worker_is_replaced(source, expected, tmp_path):
     with with_deaths(str(tmp_path / "died")):
         compress(source, tmp_path / "target", n_jobs=2)
@@ -285,13 +283,11 @@ def test_a_killed_worker_is_replaced(source, expected, tmp_path):
     assert contents(tmp_path / "target") == expected
 
 
-@of_processes
 def test_workers_that_die_again_and_again_end_the_run_with_the_name_of_the_tensor():
     with workers.Workers(2, 0) as some, pytest.raises(RuntimeError, match="tensor 'w'"):
         some.run([workers.Task("tensor 'w'", 0, die, ())])
 
 
-@of_processes
 def test_a_killed_worker_of_dask_is_replaced(source, expected, tmp_path):
     distributed = pytest.importorskip("distributed")
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
