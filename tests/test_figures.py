@@ -58,7 +58,14 @@ def test_the_map_of_zeros_has_the_density_of_each_cell(array, max_cells):
 
 
 @pytest.mark.parametrize(
-    ("shape", "matrix"), [((), (1, 1)), ((7,), (1, 7)), ((0, 3), (0, 3)), ((4, 3, 2), (4, 6))]
+    ("shape", "matrix"),
+    [
+        ((), (1, 1)),
+        ((7,), (1, 7)),
+        ((0, 3), (0, 3)),
+        ((4, 3, 2), (4, 6)),
+        ((1 << 40, 0), (1 << 40, 0)),
+    ],
 )
 def test_the_map_of_zeros_takes_any_shape(shape, matrix):
     found = figures.zeros(packed(np.ones(shape, np.float32)))

@@ -45,16 +45,16 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError("--json and the file both want standard output: name a file")
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
-        refuse_same_file(source, target)
+        for file in _files(source):
+            refuse_same_file(file, target)
         _check_target(target)
         checkpoint = _read(source)
         found, packed = _compress(checkpoint, options)
-        errors = _measure(found, packed)
-        _save(packed, target, checkpoint.metadata)
+        errors = _save(found, packed, target, checkpoint.metadata)
         result = _Result(
             display_name(options.input),
             target,
-            _nbytes(source),
+            sum(os.path.getsize(file) for file in _files(source)),
             make_report(Reader(target)),
             errors,
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
@@ -131,18 +131,28 @@ def _measure(found: Found, packed: CompressedModel) -> dict[str, Difference]:
     return errors
 
 
-def _save(packed: CompressedModel, target: str, metadata: Mapping[str, str]) -> None:
+def _save(
+    found: Found, packed: CompressedModel, target: str, metadata: Mapping[str, str]
+) -> dict[str, Difference]:
+    """Write the file; return what it cost. Tensors are fetched again, and may fail only now."""
     from ..storage import save
 
-    save(packed, target, metadata)
+    try:
+        errors = _measure(found, packed)
+        save(packed, target, metadata)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_CONTENT) from error
+    return errors
 
 
-def _nbytes(path: str) -> int:
-    """Return the bytes of a checkpoint: a file, or a folder of shards."""
+def _files(path: str) -> list[str]:
+    """List the files of a checkpoint: one, or shards, which a folder or an index stands for."""
+    if path.endswith(".safetensors.index.json"):
+        path = os.path.dirname(path) or os.curdir
     if not os.path.isdir(path):
-        return os.path.getsize(path)
+        return [path]
     with os.scandir(path) as entries:
-        return sum(e.stat().st_size for e in entries if e.name.endswith(".safetensors"))
+        return [entry.path for entry in entries if entry.name.endswith(".safetensors")]
 
 
 def _to_json(result: _Result) -> dict[str, Any]:
@@ -161,8 +171,8 @@ def _to_json(result: _Result) -> dict[str, Any]:
                 "dense_nbytes": row.dense_nbytes,
                 "nbytes": row.nbytes,
                 "is_exact": None if error is None else error.n_different == 0,
-                "largest_error": None if error is None else error.largest,
-                "mean_square_error": None if error is None else error.mean_square,
+                "largest_error": None if error is None else _finite(error.largest),
+                "mean_square_error": None if error is None else _finite(error.mean_square),
             }
         )
     return {
@@ -179,6 +189,11 @@ def _to_json(result: _Result) -> dict[str, Any]:
         "seconds": result.seconds,
         "tensors": tensors,
     }
+
+
+def _finite(number: float) -> float | None:
+    """Return a number that JSON can hold: the square of a float64 may be infinite."""
+    return number if math.isfinite(number) else None
 
 
 def _to_text(result: _Result) -> str:

@@ -87,7 +87,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     tensors, metadata = _read(path)
     try:
         return Checkpoint(_listed(path, tensors), metadata)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # torch's own are RuntimeErrors
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -154,11 +154,11 @@ def _listed(path: str, model: Mapping[str, Any]) -> dict[str, Source]:
         if isinstance(entry, str):
             tensors[name] = tensors[entry].renamed(name)
         else:
-            tensors[name] = replace(entry, fetch=partial(_fetch, path, entry.fetch))
+            tensors[name] = replace(entry, fetch=partial(_fetch, path, name, entry.fetch))
     return tensors
 
 
-def _fetch(path: str, fetch: Callable[[], Patterns]) -> Patterns:
+def _fetch(path: str, name: str, fetch: Callable[[], Patterns]) -> Patterns:
     """Let an error name the file."""
     try:
         return fetch()
@@ -166,3 +166,5 @@ def _fetch(path: str, fetch: Callable[[], Patterns]) -> Patterns:
         if str(error).startswith(path):
             raise
         raise ValueError(f"{path}: {error}") from None
+    except RuntimeError as error:  # of torch: no memory for a view of one entry as a large tensor
+        raise ValueError(f"{path}: tensor {name!r}: {str(error).splitlines()[0]}") from None

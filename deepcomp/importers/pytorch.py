@@ -1,5 +1,6 @@
 """PyTorch checkpoints. No code in a file is run: they may hold tensors and plain data only."""
 
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from typing import Any
@@ -62,7 +63,7 @@ def _state_dict(path: str, loaded: Any) -> Mapping[str, Any]:
             break
         loaded = inner[0]
     if loaded and not any(isinstance(value, torch.Tensor) for value in loaded.values()):
-        found = ", ".join(repr(key) for key in list(loaded)[:8])
+        found = ", ".join(reprlib.repr(key) for key in list(loaded)[:8])
         raise ValueError(
             f"{path}: expected a state_dict, or one under {', '.join(KEYS)}; found a dict with "
             f"{found or 'nothing'}"
