@@ -454,6 +454,13 @@ def test_a_torch_file_without_a_state_dict_is_refused(tmp_path, content, message
     refused(tmp_path / "m.pt", message)
 
 
+def test_a_torch_that_could_run_code_is_refused(tmp_path, monkeypatch):
+    torch.save({"w": torch.ones(1)}, tmp_path / "m.pt")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1+cpu"))
+    with pytest.raises(ImportError, match=r"m.pt: .* torch 2.10 or newer \(found 2.9.1\+cpu\)"):
+        read_checkpoint(tmp_path / "m.pt")
+
+
 def test_keys_too_deep_for_repr_are_refused():
     key = ()
     for _ in range(5000):

@@ -170,7 +170,8 @@ def shared_source(name: str, codebook: Tensor, labels: Tensor, levels: Tensor | 
         with torch.no_grad():
             return torch_source(name, shared_weight(codebook, labels, levels)).fetch()
 
-    identity = (one.identity, torch_source(name, labels).identity)
+    parts = (part for part in (codebook, labels, levels) if part is not None)
+    identity = tuple(torch_source(name, part).identity for part in parts)
     return Source(name, one.dtype, tuple(labels.shape), identity, fetch, is_shared=True)
 
 
