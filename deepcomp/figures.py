@@ -220,8 +220,7 @@ def zeros(tensor: CompressedTensor, max_cells: int = MAX_CELLS) -> ZeroMap:
             cells = row // cell * n_columns + column // cell
             np.add(kept, np.bincount(cells, minlength=kept.size), out=kept)
 
-    if tensor.record.nnz != 0:
-        tensor.decode_with(count)
+    tensor.decode_with(count)
     heights = np.minimum(cell, rows - cell * np.arange(n_rows))
     widths = np.minimum(cell, columns - cell * np.arange(n_columns))
     density = kept.reshape(n_rows, n_columns) / np.outer(heights, widths)

@@ -1,5 +1,7 @@
 """What pictures show is what the tensors hold: counts, densities and bits against NumPy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 import deepcomp
 from deepcomp import figures, report
 from deepcomp.container import Reader
+from deepcomp.tensor import CompressedTensor
 
 
 def tensors():
@@ -124,6 +127,14 @@ def test_patterns_of_small_floats_mean_what_torch_says(dtype):
         patterns = np.arange(65536, dtype=np.uint16)
     expected = torch.from_numpy(patterns.copy()).view(getattr(torch, dtype)).double().numpy()
     assert np.array_equal(figures.to_float64(patterns, dtype), expected, equal_nan=True)
+
+
+def test_entries_that_a_file_says_it_has_not_are_noticed():
+    tensor = packed(np.eye(100))
+    record = dataclasses.replace(tensor.record, nnz=0)
+    hiding = CompressedTensor(record, lambda *_: tensor.section())
+    with pytest.raises(deepcomp.DczError):
+        figures.zeros(hiding)
 
 
 def test_every_part_of_a_report_is_of_one_kind():
