@@ -15,7 +15,7 @@ from importlib import import_module
 from .commands import arguments as parsers
 from .commands.terminal import EXIT_CONTENT, EXIT_INTERRUPTED, EXIT_UNUSABLE, CommandError
 from .errors import DczError
-from .report import printable
+from .tables import printable
 
 _LONGEST_MESSAGE = 2000  # characters; a path alone can have 4096
 

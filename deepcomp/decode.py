@@ -12,25 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
+from .blocks import ERRORS, Patterns, Symbols, check_bool, entries_into
 from .errors import DczError
 from .huffman import Decoder
-from .records import SIGNED_DTYPES, TensorRecord
+from .records import MAX_BLOCK_NUMEL, SIGNED_DTYPES, TensorRecord
 from .sections import STORED, Block, Section, read_section
 from .threads import threads
 
-Patterns = NDArray[np.unsignedinteger]
-Symbols = NDArray[np.uint8]
-
 _PARTS_A_THREAD = 6
 _MAX_TABLE = 4096  # blocks; a hostile file may have millions, of two bytes each
-
-_ERRORS = {
-    1: "a bitstream ends too early",
-    2: "a bitstream has bits left over at its end",
-    3: "its gaps do not hold as many kept entries as its directory says",
-    4: "its last gap is an escape",
-    5: "its gaps lead out of the block",
-}
 
 
 def pattern_dtype(itemsize: int) -> np.dtype[np.unsignedinteger]:
@@ -104,7 +94,7 @@ class TensorDecoder:
             )
         if self.record.layout == "raw":
             out.view(np.uint8)[:] = self._data
-            self._check_bool(out)
+            check_bool(self.record, out)
             return
         n_blocks = len(self.section.blocks)
         n_threads = min(n_threads, n_blocks)
@@ -143,11 +133,11 @@ class TensorDecoder:
         return np.concatenate(positions), np.concatenate(patterns)
 
     def kept_blocks(self) -> Iterator[tuple[NDArray[np.int64], Patterns]]:
-        """Yield what `kept` returns block by block, a raw tensor as one block."""
+        """Yield what `kept` returns block by block."""
         bits = 8 * self.record.itemsize - (self.record.dtype in SIGNED_DTYPES)
         mask = self.dtype.type((1 << bits) - 1)
         first = 0
-        for entries in self._blocks():
+        for entries in self.blocks():
             where = np.flatnonzero(entries & mask)
             yield where + first, entries[where]
             first += entries.size
@@ -211,14 +201,14 @@ class TensorDecoder:
 
     def verify(self) -> None:
         """Decode block by block and keep nothing."""
-        for _ in self._blocks():
+        for _ in self.blocks():
             pass
 
-    def _blocks(self) -> Iterator[Patterns]:
+    def blocks(self) -> Iterator[Patterns]:
+        """Yield all entries block by block, a raw tensor in parts of a block's size."""
         if self.record.layout == "raw":
-            entries = np.empty(self.record.numel, self.dtype)
-            self.decode_into(entries)
-            yield entries
+            for first in range(0, self.record.numel or 1, MAX_BLOCK_NUMEL):
+                yield self.raw_entries(first, first + MAX_BLOCK_NUMEL)
             return
         scratch = self._scratch()
         for i, block in enumerate(self.section.blocks):
@@ -230,7 +220,7 @@ class TensorDecoder:
         """Return a copy of some entries of a raw tensor."""
         itemsize = self.record.itemsize
         entries = self._data[first * itemsize : last * itemsize].copy().view(self.dtype)
-        self._check_bool(entries)
+        check_bool(self.record, entries)
         return entries
 
     def decode_blocks_into(self, which: range, out: Patterns) -> None:
@@ -247,7 +237,10 @@ class TensorDecoder:
             return
         first = 0
         for block in self.section.blocks[which.start : which.stop]:
-            self._decode_block(block, out[first : first + block.numel], scratch)
+            entries_into(
+                self.record, self.codebook, block, self._symbols(block, scratch),
+                scratch.kept[: block.n_kept], out[first : first + block.numel],
+            )  # fmt: skip
             first += block.numel
 
     def _decode_sparse(self, out: Patterns, which: range, scratch: "_Scratch") -> None:
@@ -277,22 +270,7 @@ class TensorDecoder:
     def _check_status(self, status: int, first_block: int = 0) -> None:
         if status:
             n, error = self.section.blocks[first_block + status // 8].numel, status % 8
-            raise DczError(f"a block of {n} entries: {_ERRORS[error]}")
-
-    def _decode_block(self, block: Block, out: Patterns, scratch: "_Scratch") -> None:
-        streams = self._symbols(block, scratch)
-        if self.record.layout == "dense":
-            self._values(streams, block.numel, out)
-            self._check_bool(out)
-            n_kept = self._count_kept(streams, out)
-            if n_kept != block.n_kept:
-                raise DczError(f"a block keeps {n_kept} entries: expected {block.n_kept}")
-            return
-        kept = self._values(streams, block.n_kept, scratch.kept[: block.n_kept])
-        self._check_bool(kept)
-        self._scatter(streams[0], kept, out)
-        if self.record.zero_signs:
-            self._add_signs(streams[1], out)
+            raise DczError(f"a block of {n} entries: {ERRORS[error]}")
 
     def _symbols(self, block: Block, scratch: "_Scratch") -> list[Symbols]:
         """Decode the streams of a block."""
@@ -310,45 +288,6 @@ class TensorDecoder:
                 decoder.decode(data, block.sizes[i], symbols)
             streams.append(symbols)
         return streams
-
-    def _values(self, streams: list[Symbols], n: int, out: Patterns) -> Patterns:
-        """Turn labels or byte planes into patterns (section 7.2)."""
-        if self.record.codebook is not None:
-            _kernels.look_up_into(streams[-1], self.codebook, out)
-            return out
-        by_entry = out.view(np.uint8).reshape(n, self.record.itemsize)
-        for i, plane in enumerate(streams[-self.record.itemsize :]):
-            by_entry[:, i] = plane
-        if self.record.layout == "sparse":
-            bits = 8 * self.record.itemsize - (1 if self.record.zero_signs else 0)
-            if np.count_nonzero(out & self.dtype.type((1 << bits) - 1)) != n:
-                raise DczError("a kept entry is zero")
-        return out
-
-    def _count_kept(self, streams: list[Symbols], out: Patterns) -> int:
-        if self.record.codebook is None:
-            return int(np.count_nonzero(out))
-        if self.codebook[0] != 0:  # a strictly increasing codebook has its zero in front
-            return out.size
-        return int(np.count_nonzero(streams[-1]))
-
-    def _scatter(self, gaps: Symbols, kept: Patterns, out: Patterns) -> None:
-        status = _kernels.scatter_into(gaps, self.record.gap_bits, kept, out)
-        if status:
-            raise DczError(f"a block of {out.size} entries: {_ERRORS[status + 2]}")
-
-    def _add_signs(self, signs: Symbols, out: Patterns) -> None:
-        is_zero = out == 0
-        n_zeros = int(np.count_nonzero(is_zero))
-        bits = np.unpackbits(signs, bitorder="little")
-        if bits[n_zeros:].any():
-            raise DczError("the padding after the signs of zeros is not zero")
-        sign = self.dtype.type(1 << (8 * self.record.itemsize - 1))
-        out[is_zero] = bits[:n_zeros].astype(self.dtype) * sign
-
-    def _check_bool(self, out: Patterns) -> None:
-        if self.record.dtype == "bool" and out.max(initial=0) > 1:
-            raise DczError(f"an entry of a bool tensor is {int(out.max())}")
 
 
 def _row(block: Block) -> tuple[int, ...]:

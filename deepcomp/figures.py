@@ -10,10 +10,11 @@ from math import isqrt, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode import Patterns, TensorDecoder
+from .decode import TensorDecoder
 from .huffman import count_symbols
 from .sections import STORED
 from .tensor import CompressedTensor
+from .values import numbers
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
@@ -148,7 +149,7 @@ def histogram(tensor: CompressedTensor) -> Histogram:
 def _by_codebook(decoder: TensorDecoder) -> Histogram:
     record = decoder.record
     counts = _symbol_counts(decoder)[-1][: record.codebook]
-    values = to_float64(decoder.codebook, record.dtype)
+    values = numbers(decoder.codebook, record.dtype).astype(np.float64)
     is_finite = np.isfinite(values)
     shown = np.flatnonzero(is_finite & (values != 0))
     shown = shown[np.argsort(values[shown], kind="stable")]
@@ -285,28 +286,4 @@ def _symbol_counts(decoder: TensorDecoder) -> Counts:
 
 def _kept_values(decoder: TensorDecoder) -> Iterator[Floats]:
     for _, patterns in decoder.kept_blocks():
-        yield to_float64(patterns, decoder.record.dtype)
-
-
-def to_float64(patterns: Patterns, dtype: str) -> Floats:
-    """Return what patterns mean as numbers of a dtype, rounded to float64.
-
-    Examples
-    --------
-    >>> to_float64(np.array([0x3FC0], np.uint16), "bfloat16")
-    array([1.5])
-    >>> to_float64(np.array([0x38, 0xC4, 0x08, 0x7F], np.uint8), "float8_e4m3fn")
-    array([ 1.      , -3.      ,  0.015625,       nan])
-    """
-    if dtype == "bfloat16":
-        patterns, dtype = patterns.astype(np.uint32) << np.uint32(16), "float32"
-    if dtype == "float8_e5m2":
-        patterns, dtype = patterns.astype(np.uint16) << np.uint16(8), "float16"
-    if dtype == "float8_e4m3fn":
-        exponent, fraction = (patterns >> 3 & 15).astype(np.int64), (patterns & 7).astype(np.int64)
-        significand = np.where(exponent > 0, fraction + 8, fraction)
-        size = np.ldexp(significand.astype(np.float64), np.maximum(exponent, 1) - 10)
-        size[(patterns & 127) == 127] = np.nan
-        return np.where(patterns > 127, -size, size)
-    with np.errstate(invalid="ignore"):  # signalling NaNs
-        return patterns.view(dtype).astype(np.float64)
+        yield numbers(patterns, decoder.record.dtype).astype(np.float64, copy=False)

@@ -134,9 +134,8 @@ def from_pretrained(
         As `save_pretrained` writes it.
     layers : {"auto", "sparse", "dense"}, default "auto"
         Which ``nn.Linear`` compute from the compressed weight, on the CPU; see
-        `CompressedModel.restore`. Sparse layers need float32 parameters, so others stay dense;
-        so do embeddings and ``Conv1D`` (GPT-2). Models whose code reads the weights of its layers
-        (T5, ViT) need "dense".
+        `CompressedModel.restore`. Embeddings and ``Conv1D`` (GPT-2) stay dense; with "auto", so
+        do layers of bfloat16 or float16.
     batch : int, default 1
         With "auto", the number of vectors (tokens of all sequences) that will come at a time.
     dtype : torch.dtype, optional

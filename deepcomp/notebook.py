@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
-from .report import printable
+from .tables import printable
 
 if TYPE_CHECKING:
     from .model import CompressedModel

@@ -19,7 +19,8 @@ import numpy as np
 from .figures import Histogram, StreamCode, ZeroMap, by_kind, code_lengths, histogram, zeros
 from .model import CompressedModel
 from .page_parts import bars, facts, layouts, legend, metadata, table, totals
-from .report import Row, printable, report_model
+from .report import Row, report_model
+from .tables import printable
 
 _CELLS_IN_ALL = 1_000_000  # of the maps of zeros together, a byte each
 _SCRIPTS = ("table.js", "treemap.js", "charts.js", "page.js")

@@ -9,7 +9,8 @@ from html import escape
 from typing import NamedTuple
 
 from .figures import KINDS, by_kind
-from .report import Report, Row, printable
+from .report import Report, Row
+from .tables import printable
 
 
 class _Column(NamedTuple):

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from . import figures
 from .model import CompressedModel
-from .report import printable, report_model
+from .report import report_model
+from .tables import printable
 from .tensor import CompressedTensor
 
 if TYPE_CHECKING:
@@ -58,8 +59,9 @@ def sizes(packed: CompressedModel, ax: Axes | None = None) -> Axes:
     """
     report = report_model(packed)
     rows = sorted((r for r in report.rows if r.nbytes), key=lambda r: r.nbytes, reverse=True)
-    bars = [(_short_name(r.name), figures.by_kind(r.parts)) for r in rows[: _MAX_BARS - 1]]
-    others = [figures.by_kind(row.parts) for row in rows[_MAX_BARS - 1 :]]
+    n_own = len(rows) if len(rows) <= _MAX_BARS else _MAX_BARS - 1
+    bars = [(_short_name(row.name), figures.by_kind(row.parts)) for row in rows[:n_own]]
+    others = [figures.by_kind(row.parts) for row in rows[n_own:]]
     if others:
         summed = {kind: sum(parts[kind] for parts in others) for kind in figures.KINDS}
         bars.append((f"({len(others)} more)", summed))

@@ -1,4 +1,4 @@
-"""Tables as text. Standard library only."""
+"""Texts for terminals, and tables of them. Standard library only."""
 
 
 def to_table(head: list[str], lines: list[list[str]], n_left: int) -> str:
@@ -36,3 +36,14 @@ def to_table(head: list[str], lines: list[list[str]], n_left: int) -> str:
 
     rule = "-" * (sum(widths) + 2 * (len(widths) - 1))
     return "\n".join([join(head), rule, *map(join, lines[:-1]), rule, join(lines[-1])])
+
+
+def printable(text: str) -> str:
+    """Return a text from a file without anything that a terminal would obey.
+
+    Examples
+    --------
+    >>> printable("a\\x1b[2J")
+    'a\\\\x1b[2J'
+    """
+    return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -2,41 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .errors import DczError
-from .records import MAX_EMPTY_ROWS, TensorRecord
+from .records import TensorRecord
 from .sections import Section, read_section
 
 if TYPE_CHECKING:
-    import numpy as np
     import torch
     from numpy.typing import NDArray
 
+    from .csr import CSR
     from .decode import Patterns, TensorDecoder
 
 _T = TypeVar("_T")
-
-
-class CSR(NamedTuple):
-    """A matrix in compressed sparse row form, as SciPy names its parts.
-
-    Attributes
-    ----------
-    data : ndarray, shape (nnz,)
-    indices : ndarray of int64, shape (nnz,)
-        Columns, rising within each row.
-    indptr : ndarray of int64, shape (rows + 1,)
-    shape : (int, int)
-    """
-
-    data: NDArray[Any]
-    indices: NDArray[np.int64]
-    indptr: NDArray[np.int64]
-    shape: tuple[int, int]
 
 
 def view(data: bytes, *part: int) -> memoryview:
@@ -227,6 +209,23 @@ class CompressedTensor:
         self._named(lambda: decoder.decode_into(out, n_threads))
         return out
 
+    def decode_blocks(self) -> Iterator[Patterns]:
+        """Decode into bit patterns, block by block.
+
+        Yields
+        ------
+        ndarray of uint8, uint16, uint32 or uint64, shape (n,)
+            The next entries in row-major order, 2**20 at most.
+
+        Raises
+        ------
+        DczError
+            If the section breaks a rule.
+        """
+        blocks = self._decoder.blocks()
+        while (entries := self._named(lambda: next(blocks, None))) is not None:
+            yield entries
+
     def to_dense(self, out: NDArray[Any] | None = None, n_threads: int = 1) -> NDArray[Any]:
         """Decode into a dense NumPy array.
 
@@ -260,15 +259,14 @@ class CompressedTensor:
         """
         import numpy as np
 
-        from .values import check_out, numpy_dtype
+        from .values import check_out, numpy_dtype, to_values
 
         if out is not None:
             check_out(self.record, out)
         self.check()  # before memory is taken for what the file claims
         if self.dtype == "bfloat16":
-            patterns = self.decode_patterns(None, n_threads).astype(np.uint32)
-            patterns <<= np.uint32(16)
-            dense = patterns.view(np.float32).reshape(self.shape)
+            patterns = self.decode_patterns(None, n_threads)
+            dense = to_values(patterns, self.dtype).reshape(self.shape)
             if out is None:
                 return dense
             out[...] = dense
@@ -353,21 +351,9 @@ class CompressedTensor:
         >>> packed["w"].to_csr().indices
         array([0, 1, 2])
         """
-        import numpy as np
+        from .csr import to_csr
 
-        from . import relindex
-        from .values import numpy_dtype, to_values
-
-        rows = self.shape[0] if self.shape else 1
-        shape = (rows, self.record.numel // rows if rows else 0)
-        if rows > max(self.record.numel, MAX_EMPTY_ROWS):
-            raise DczError(f"tensor {self.name!r}: {rows} empty rows are too many for CSR")
-        if self.record.numel == 0:
-            indptr = np.zeros(rows + 1, np.int64)
-            return CSR(np.empty(0, numpy_dtype(self.dtype)), indptr[:0], indptr, shape)
-        positions, patterns = self._named(self._decoder.kept)
-        indptr, indices = relindex.to_csr(positions, shape)
-        return CSR(to_values(patterns, self.dtype), indices, indptr, shape)
+        return to_csr(self)
 
     def to_torch(self, layout: torch.layout | None = None) -> torch.Tensor:
         """Decode into a torch tensor on the CPU.

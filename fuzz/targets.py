@@ -24,8 +24,9 @@ from deepcomp.decode import TensorDecoder
 from deepcomp.entries import decode_entries, matrix_shape
 from deepcomp.errors import DczError
 from deepcomp.huffman import Decoder, fit_code_lengths
+from deepcomp.listing import to_text
 from deepcomp.records import GAP_BITS, ITEMSIZE, SIGNED_DTYPES, TensorRecord, n_bitstreams
-from deepcomp.report import make_report, to_text
+from deepcomp.report import make_report
 from deepcomp.sections import read_section
 from deepcomp.storage import model_of
 

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -330,6 +331,22 @@ def test_diff_compares_codebooks(dcz):
     found = differ(dcz, {"w": first}, {"w": second})["different"]["w"]
     assert found["codebook"] == {"sizes": [3, 3], "n_common": 2}
     assert found["values"]["largest_difference"] == 2 and "zeros" not in found
+
+
+def test_diff_of_large_tensors_needs_memory_for_blocks_only(dcz):
+    zeros = np.zeros(8 << 20, np.float32)
+    zeros[:: 1 << 16] = 1
+    noise = np.random.default_rng(0).integers(0, 256, 32 << 20, np.uint8).view(np.int32)
+    deepcomp.save({"coded": zeros, "raw": noise}, "a.dcz")
+    zeros[-1] = noise[-1] = 2
+    deepcomp.save({"coded": zeros, "raw": noise}, "b.dcz")
+    assert deepcomp.load("b.dcz")["raw"].record.layout == "raw"
+    tracemalloc.start()
+    status, text, _ = dcz("diff", "a.dcz", "b.dcz")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert status == 1 and text.count("values differ in 1 of 8,388,608 entries") == 2
+    assert peak < zeros.nbytes
 
 
 def test_diff_of_shapes_and_dtypes(dcz, model):

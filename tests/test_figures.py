@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -118,15 +117,6 @@ def test_values_that_are_not_finite_or_very_large_are_counted():
     found = figures.histogram(packed(exact))
     assert found.width > 0 and np.isfinite(found.values).all() and np.isfinite(found.width)
     assert found.counts.sum() + found.n_zeros + found.n_not_finite == exact.size
-
-
-@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2", "bfloat16", "float16"])
-def test_patterns_of_small_floats_mean_what_torch_says(dtype):
-    patterns = np.arange(256, dtype=np.uint8)
-    if dtype not in ("float8_e4m3fn", "float8_e5m2"):
-        patterns = np.arange(65536, dtype=np.uint16)
-    expected = torch.from_numpy(patterns.copy()).view(getattr(torch, dtype)).double().numpy()
-    assert np.array_equal(figures.to_float64(patterns, dtype), expected, equal_nan=True)
 
 
 def test_entries_that_a_file_says_it_has_not_are_noticed():

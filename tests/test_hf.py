@@ -121,9 +121,11 @@ def test_bfloat16_is_kept_and_float32_can_be_asked_for(tmp_path):
     with torch.no_grad():
         model.model.norm.weight += 1e-6
     deepcomp.hf.save_pretrained(model, tmp_path, bits=4, sparsity=0.7)
-    loaded = deepcomp.hf.from_pretrained(tmp_path, layers="sparse")
+    loaded = deepcomp.hf.from_pretrained(tmp_path, layers="auto")
     found = {n: p.dtype for n, p in loaded.named_parameters()}
     assert found == {n: p.dtype for n, p in model.named_parameters()}
+    sparse = deepcomp.hf.from_pretrained(tmp_path, layers="sparse")
+    assert isinstance(sparse.lm_head, deepcomp.nn.SparseLinear)
     model.save_pretrained(tmp_path)
     theirs = type(model).from_pretrained(tmp_path)  # its rotary frequencies are float32
     deepcomp.load(tmp_path / "model.dcz").restore(theirs)
@@ -135,6 +137,22 @@ def test_bfloat16_is_kept_and_float32_can_be_asked_for(tmp_path):
     narrow = deepcomp.hf.from_pretrained(tmp_path, layers="dense").float()
     torch.testing.assert_close(logits(wide), logits(narrow), rtol=1e-5, atol=1e-5)
     assert torch.get_default_dtype() is torch.float32
+
+
+def test_a_model_whose_code_reads_the_weights_of_its_layers_may_have_sparse_ones(tmp_path):
+    config = transformers.T5Config(
+        vocab_size=60, d_model=32, d_kv=8, d_ff=64, num_layers=1, num_heads=4,
+        tie_word_embeddings=False, pad_token_id=0, decoder_start_token_id=0,
+    )  # fmt: skip
+    model = transformers.T5ForConditionalGeneration(config).eval()
+    deepcomp.hf.save_pretrained(model, tmp_path, bits=4, sparsity=0.7)
+    found = {}
+    for layers in ("dense", "sparse"):
+        loaded = deepcomp.hf.from_pretrained(tmp_path, layers=layers)
+        with torch.inference_mode():
+            found[layers] = loaded(TOKENS, decoder_input_ids=TOKENS).logits
+    assert isinstance(loaded.lm_head, deepcomp.nn.SparseLinear)
+    torch.testing.assert_close(found["sparse"], found["dense"], rtol=1e-5, atol=1e-5)
 
 
 def test_buffers_that_no_file_has_get_the_dtype_of_the_model(tmp_path):

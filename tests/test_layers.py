@@ -382,6 +382,26 @@ def test_restore_a_convolutional_network(tmp_path):
     check(sparse(x), dense(x) + 1)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_restore_a_network_of_short_floats(dtype):
+    dense, packed = pruned(
+        nn.Sequential(nn.Linear(400, 30), nn.ReLU(), nn.Linear(30, 20)).to(dtype)
+    )
+    sparse = copy.deepcopy(dense)
+    assert all(choice.is_sparse for choice in packed.restore(sparse, layers="sparse").layers)
+    x = torch.randn(9, 400).to(dtype)
+    check(sparse(x), dense(x), tolerance=0.02)
+    [first, second] = packed.restore(copy.deepcopy(dense), layers="auto").layers
+    assert not first.is_sparse and "measured with float32" in second.reason
+
+
+def test_the_weight_of_a_sparse_layer_can_be_asked_for():
+    for dense, sparse in (linear(), conv(3, 4, 3)):
+        assert torch.equal(sparse.weight, dense.weight)
+        with pytest.raises(KeyError, match="exists"):
+            sparse.weight = dense.weight
+
+
 def test_restore_a_resnet(monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
     from resnet import ResNet

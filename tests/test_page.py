@@ -18,7 +18,7 @@ import deepcomp
 from deepcomp.figures import ZeroMap
 from deepcomp.page import _to_script, _zeros, make_page
 from deepcomp.page_parts import short_bytes
-from deepcomp.report import printable
+from deepcomp.tables import printable
 
 HOSTILE = [
     "</script><script>alert(1)</script>",

@@ -39,6 +39,12 @@ def test_the_bars_of_sizes_add_up_to_the_file(packed, tmp_path):
     assert len(names) == 41 and "(13 more)" in names and "price in $ or $" in names
 
 
+def test_forty_tensors_have_a_bar_each(packed):
+    ax = deepcomp.plot.sizes(packed.select(*list(packed)[:40]))
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert len(names) == 41 and not any("more" in name for name in names)
+
+
 def test_a_histogram_has_a_line_for_each_value_of_the_codebook(packed):
     tensor = packed["layer.0.weight"]
     ax = draw(deepcomp.plot.histogram(tensor))

@@ -4,10 +4,11 @@ import argparse
 from typing import Any, NoReturn
 
 from .. import __version__
-from ..report import SORT_KEYS, printable
+from ..listing import SORT_KEYS
+from ..tables import printable
 from . import settings
+from .completion import PrintCompletion
 
-_FILES = ("IN", "OUT", "IN.dcz", "OUT.dcz", "A.dcz", "B.dcz", "PAGE.html", "FILE")  # metavars
 _STATUS = "\nExit status: "
 _TROUBLE = "2 if it cannot be done (wrong usage, a file that cannot be read or written)."
 
@@ -18,27 +19,6 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         # what is not expected may be the name of a file, as a pattern of the shell found it
         self.exit(2, f"{self.prog}: {printable(message)} ({self.prog} --help says more)\n")
-
-
-class _PrintCompletion(argparse.Action):
-    """Print a script that lets a shell complete the command, and end."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        try:
-            import shtab
-        except ImportError:
-            parser.error("--print-completion needs shtab: pip install 'deepcomp[completion]'")
-        for action in _all_actions(parser):
-            if action.metavar in _FILES:  # a shell completes names of files
-                vars(action)["complete"] = shtab.FILE
-        print(shtab.complete(parser, values))
-        parser.exit(0)
 
 
 def dcz_parser() -> argparse.ArgumentParser:
@@ -64,7 +44,7 @@ def dcz_parser() -> argparse.ArgumentParser:
         "--print-completion",
         metavar="SHELL",
         choices=("bash", "zsh", "tcsh", "fish"),
-        action=_PrintCompletion,
+        action=PrintCompletion,
         help="print a completion script for bash, zsh, tcsh or fish "
         "(needs the extra: pip install 'deepcomp[completion]')",
     )
@@ -134,7 +114,25 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="share 2**N values in each weight, N from 1 to 8; none: keep every bit (default: 5)",
     )
-    rules = parser.add_mutually_exclusive_group()
+    _add_rules(parser.add_mutually_exclusive_group())
+    parser.add_argument(
+        "--scope",
+        choices=("layer", "global"),
+        default="layer",
+        help="count --sparsity and --std in each tensor, or over all of them (default: layer)",
+    )
+    parser.add_argument(
+        "--set",
+        type=settings.layer,
+        action="append",
+        default=[],
+        metavar="PATTERN:SETTING=VALUE[,...]",
+        help="settings of the tensors or modules whose names match a pattern: bits and one of "
+        "sparsity, threshold and std; the first pattern that matches decides (can be repeated)",
+    )
+
+
+def _add_rules(rules: Any) -> None:
     rules.add_argument(
         "--sparsity",
         type=settings.sparsity,
@@ -152,21 +150,6 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
         type=settings.magnitude,
         metavar="S",
         help="the same, in multiples of the standard deviation",
-    )
-    parser.add_argument(
-        "--scope",
-        choices=("layer", "global"),
-        default="layer",
-        help="count --sparsity and --std in each tensor, or over all of them (default: layer)",
-    )
-    parser.add_argument(
-        "--set",
-        type=settings.layer,
-        action="append",
-        default=[],
-        metavar="PATTERN:SETTING=VALUE[,...]",
-        help="settings of the tensors or modules whose names match a pattern: bits and one of "
-        "sparsity, threshold and std; the first pattern that matches decides (can be repeated)",
     )
 
 
@@ -291,13 +274,3 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 def _add_version(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--version", action="version", version=f"deepcomp {__version__}")
-
-
-def _all_actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """List the arguments of a parser and of its verbs."""
-    actions = list(parser._actions)
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            for verb in action.choices.values():
-                actions += verb._actions
-    return actions

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
-from ..report import Report, Row, make_report, printable
-from ..tables import to_table
+from ..report import Report, Row, make_report
+from ..tables import printable, to_table
 from .settings import NAMES, RULES, combine
 from .streams import STANDARD, display_name, input_path, output_path, refuse_same_file
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
@@ -119,15 +119,16 @@ def _measure(found: Found, packed: CompressedModel) -> dict[str, Difference]:
     from tqdm import tqdm
 
     from ..difference import difference
+    from ..prune import chunks
 
     originals = [s for s in found.values() if not isinstance(s, str)]
     total = sum(math.prod(s.shape) for s in originals)
     errors = {}
     with tqdm(total=total, desc="compare", unit="w", unit_scale=True, delay=1, disable=None) as bar:
         for s in originals:
-            decoded = packed[s.name].decode_patterns()
-            errors[s.name] = difference(s.weight().patterns, decoded, s.dtype)
-            bar.update(decoded.size)
+            original = chunks(s.weight().patterns)
+            errors[s.name] = difference(original, packed[s.name].decode_blocks(), s.dtype)
+            bar.update(errors[s.name].n_entries)
     return errors
 
 

@@ -5,7 +5,7 @@ import os
 import time
 
 from ..errors import DczError
-from ..report import printable
+from ..tables import printable
 from .streams import (
     STANDARD,
     display_name,

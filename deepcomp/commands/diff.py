@@ -6,14 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 from ..model import CompressedModel
-from ..report import printable
+from ..tables import printable
 from ..tensor import CompressedTensor
 from .streams import STANDARD, display_name, open_file, trouble_is_unusable
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
 
 
 def run(options: argparse.Namespace) -> int:
-    """Compare tensor by tensor; memory is needed for one tensor of each file, when dense."""
+    """Compare tensor by tensor, block by block."""
     if options.first == options.second == STANDARD:
         raise CommandError("only one of the files can be standard input")
     from ..storage import model_of
@@ -77,7 +77,7 @@ def compare_tensors(first: CompressedTensor, second: CompressedTensor) -> dict[s
         found["dtype"] = [a.dtype, b.dtype]
     if a.shape != b.shape:
         return found | {"shape": [list(a.shape), list(b.shape)]}
-    if replace(a, name=b.name) == b and bytes(first.section()) == bytes(second.section()):
+    if replace(a, name=b.name) == b and first.section() == second.section():
         first.verify()  # equal bytes may break the same rule
         return found
     found |= _compare_entries(first, second)
@@ -91,7 +91,7 @@ def _compare_entries(first: CompressedTensor, second: CompressedTensor) -> dict[
 
     from ..difference import difference
 
-    d = difference(first.decode_patterns(), second.decode_patterns(), first.dtype, second.dtype)
+    d = difference(first.decode_blocks(), second.decode_blocks(), first.dtype, second.dtype)
     found: dict[str, Any] = {"n_entries": d.n_entries} if d.n_different else {}
     if d.n_zeros:
         found["zeros"] = d.n_zeros
@@ -117,7 +117,7 @@ def _codebook(tensor: CompressedTensor) -> set[float] | None:
     import numpy as np
 
     from ..decode import pattern_dtype
-    from ..difference import numbers
+    from ..values import numbers
 
     data = bytes(tensor.section()[: section.codebook_nbytes])
     patterns = np.frombuffer(data, pattern_dtype(tensor.record.itemsize))

@@ -3,7 +3,9 @@
 import argparse
 
 from ..container import Reader
-from ..report import make_report, printable, to_json, to_text
+from ..listing import to_text
+from ..report import make_report, to_json
+from ..tables import printable
 from .streams import open_file, trouble_is_unusable
 from .terminal import show, show_json
 

@@ -5,7 +5,7 @@ import sys
 from typing import Any
 
 from ..errors import DczError, UnsupportedVersionError
-from ..report import printable
+from ..tables import printable
 from .inspect import check
 from .streams import display_name, open_file
 from .terminal import EXIT_CONTENT, EXIT_UNUSABLE, colored, show, show_json

@@ -1,6 +1,7 @@
 """Compressed models as ``.safetensors`` files, written one tensor at a time.
 
-The format: https://github.com/huggingface/safetensors#format.
+The format: https://github.com/huggingface/safetensors#format. Its own library is not used: it wants
+all tensors in memory at a time, dense.
 """
 
 import json

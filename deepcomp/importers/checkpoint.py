@@ -2,7 +2,7 @@
 
 import os
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -155,17 +155,17 @@ def _listed(path: str, model: Mapping[str, Any]) -> dict[str, Source]:
         if isinstance(entry, str):
             tensors[name] = tensors[entry].renamed(name)
         else:
-            tensors[name] = replace(entry, fetch=partial(_fetch, path, name, entry.fetch))
+            tensors[name] = replace(entry, fetch=partial(_fetch, path, entry))
     return tensors
 
 
-def _fetch(path: str, name: str, fetch: Callable[[], Patterns]) -> Patterns:
+def _fetch(path: str, source: Source) -> Patterns:
     """Let an error name the file."""
     try:
-        return fetch()
+        return source.weight().patterns
     except ValueError as error:
         if str(error).startswith(path):
             raise
         raise ValueError(f"{path}: {error}") from None
     except RuntimeError as error:  # of torch: no memory for a view of one entry as a large tensor
-        raise ValueError(f"{path}: tensor {name!r}: {str(error).splitlines()[0]}") from None
+        raise ValueError(f"{path}: tensor {source.name!r}: {str(error).splitlines()[0]}") from None

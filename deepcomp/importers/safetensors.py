@@ -1,8 +1,9 @@
-"""``.safetensors`` files, one or many that make up a model, read without another library.
+"""``.safetensors`` files, one or many that make up a model.
 
 The format: https://github.com/huggingface/safetensors#format. Eight bytes hold the size of a
 header in JSON, which says of each tensor its dtype, its shape, and which bytes behind the header
-are its entries.
+are its entries. The format's own library is not used: without torch it refuses bfloat16 and float8
+(``safe_open(..., "numpy")``, 0.8), or copies the whole file (``deserialize``).
 """
 
 import json

@@ -19,7 +19,7 @@ from .ops import (
 if TYPE_CHECKING:
     from ..tensor import CompressedTensor
 
-_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class SparseLayer(torch.nn.Module):
@@ -58,6 +58,11 @@ class SparseLayer(torch.nn.Module):
         """Bytes that the layer holds: the weight's section, layouts made from it, the bias."""
         bias = 0 if self.bias is None else self.bias.nbytes
         return self.section.nbytes + self._weight.nbytes + bias
+
+    @property
+    def weight(self) -> Tensor:
+        """The weight, decoded at each access: a copy, for code that asks for its dtype."""
+        return self.to_dense()
 
     def to_dense(self) -> Tensor:
         """Decode the weight.
@@ -124,7 +129,7 @@ class SparseLayer(torch.nn.Module):
             raise TypeError(f"{name}: expected a tensor, not a {type(x).__name__}")
         if x.device.type not in ("cpu", "meta") or x.is_sparse:
             raise RuntimeError(f"{name} computes on the CPU: got a {x.layout} tensor on {x.device}")
-        if x.dtype not in _DTYPES:
+        if x.dtype not in DTYPES:
             raise RuntimeError(
                 f"{name}: got {x.dtype}, expected torch.float32, torch.bfloat16 or torch.float16"
             )
