@@ -4,9 +4,11 @@ Tensors that share their memory are found here (tied weights), and models pruned
 ``torch.nn.utils.prune`` are folded: ``weight_orig * weight_mask`` becomes ``weight``.
 """
 
+import reprlib
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,17 @@ from numpy.typing import NDArray
 
 from .decode import Patterns, pattern_dtype
 from .encode import Weight
-from .records import ITEMSIZE, MAX_DIMENSIONS, SHARED_DTYPES
+from .records import ITEMSIZE, MAX_DIMENSIONS, MAX_INTEGER, SHARED_DTYPES
+
+# The pattern of 1 in the dtypes that are not integers.
+_ONE = {
+    "float8_e4m3fn": 0x38,
+    "float8_e5m2": 0x3C,
+    "float16": 0x3C00,
+    "bfloat16": 0x3F80,
+    "float32": 0x3F800000,
+    "float64": 0x3FF0000000000000,
+}
 
 
 @dataclass(frozen=True)
@@ -105,7 +117,7 @@ def _folded(model: Mapping[str, Any]) -> list[Source]:
     result = []
     for name in model:
         if not isinstance(name, str):
-            raise ValueError(f"tensor names must be strings, not {name!r}")
+            raise ValueError(f"tensor names must be strings, not {reprlib.repr(name)}")
         base = name.removesuffix("_orig")
         if name != base and f"{base}_mask" in model:
             if base in model:
@@ -152,9 +164,12 @@ def _masked(name: str, original: Source, mask: Any) -> Source:
         )
 
     def fetch() -> Patterns:
-        magnitude = mask_source.fetch()
-        # kept where the mask is not 0; the others are +0.0, not the -0.0 of a multiplication
-        return original.fetch() * (magnitude != 0)
+        mask_patterns = mask_source.fetch()
+        is_kept = mask_patterns == _ONE.get(mask_source.dtype, 1)
+        if (mask_patterns[~is_kept] != 0).any():
+            raise ValueError(f"tensor {mask_source.name!r} is a mask: expected only 0 and 1")
+        # what is not kept is +0.0, not the -0.0 of a multiplication
+        return original.fetch() * is_kept
 
     identity = (original.identity, mask_source.identity)
     return Source(name, original.dtype, original.shape, identity, fetch)
@@ -178,7 +193,7 @@ def _source(name: str, value: Any) -> Source:
     array = np.asarray(value)
     dtype = array.dtype.name
     check_dtype(name, dtype)
-    check_dimensions(name, array.shape)
+    check_shape(name, dtype, array.shape)
     pointer = array.__array_interface__["data"][0]
     identity = (pointer, dtype, array.shape, array.strides) if array.size else (name,)
     return Source(name, dtype, array.shape, identity, lambda: patterns_of(array))
@@ -205,7 +220,13 @@ def check_dtype(name: str, dtype: str) -> None:
         raise ValueError(f"tensor {name!r} has dtype {dtype}: expected one of {expected}")
 
 
-def check_dimensions(name: str, shape: tuple[int, ...]) -> None:
-    """Raise ValueError if a tensor has more dimensions than a file can describe."""
+def check_shape(name: str, dtype: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError if a file cannot describe a tensor of this shape."""
     if len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"tensor {name!r} has {len(shape)} dimensions: at most {MAX_DIMENSIONS}")
+    # empty ones as well: an array cannot have the shape (2**62, 0) either
+    if prod(extent or 1 for extent in shape) * ITEMSIZE[dtype] > MAX_INTEGER:
+        raise ValueError(
+            f"tensor {name!r} has shape {reprlib.repr(list(shape))}: "
+            "more entries than an array can have"
+        )

@@ -17,6 +17,8 @@ from .commands.terminal import EXIT_CONTENT, EXIT_INTERRUPTED, EXIT_UNUSABLE, Co
 from .errors import DczError
 from .tables import printable
 
+_LONGEST_MESSAGE = 2000  # characters; a path alone can have 4096
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``dcz``.
@@ -102,8 +104,16 @@ def _run(options: argparse.Namespace, program: str) -> int:
         message, status = str(error), EXIT_UNUSABLE
     except MemoryError as error:
         message, status = f"not enough memory: {error}".removesuffix(": "), EXIT_UNUSABLE
-    print(f"{program}: {printable(message)}", file=sys.stderr)
+    print(f"{program}: {_shortened(printable(message))}", file=sys.stderr)
     return status
+
+
+def _shortened(message: str) -> str:
+    """Leave out the middle of what a hostile file makes a long message of."""
+    if len(message) <= _LONGEST_MESSAGE:
+        return message
+    half = _LONGEST_MESSAGE // 2
+    return f"{message[:half]} [...] {message[-half:]}"
 
 
 if __name__ == "__main__":

@@ -211,6 +211,8 @@ def zeros(tensor: CompressedTensor, max_cells: int = MAX_CELLS) -> ZeroMap:
     while -(-rows // cell) * -(-columns // cell) > max_cells:
         cell += 1 + cell // 16
     n_rows, n_columns = -(-rows // cell), -(-columns // cell)
+    if not tensor.record.numel:  # one extent may be as large as it likes
+        return ZeroMap(np.zeros((n_rows, n_columns)), (rows, columns), cell)
     kept = np.zeros(n_rows * n_columns, np.int64)
 
     def count(decoder: TensorDecoder) -> None:
@@ -219,8 +221,7 @@ def zeros(tensor: CompressedTensor, max_cells: int = MAX_CELLS) -> ZeroMap:
             cells = row // cell * n_columns + column // cell
             np.add(kept, np.bincount(cells, minlength=kept.size), out=kept)
 
-    if tensor.record.numel and tensor.record.nnz != 0:
-        tensor.decode_with(count)
+    tensor.decode_with(count)
     heights = np.minimum(cell, rows - cell * np.arange(n_rows))
     widths = np.minimum(cell, columns - cell * np.arange(n_columns))
     density = kept.reshape(n_rows, n_columns) / np.outer(heights, widths)

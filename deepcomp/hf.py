@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import reprlib
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +23,12 @@ if TYPE_CHECKING:
 
 WEIGHTS_NAME = "model.dcz"
 
-# What a config may ask for that would fetch code from elsewhere; transformers never writes them.
-_IMPLEMENTATIONS = ("attn_implementation", "experts_implementation")
+# What a config may ask for that would run code of the folder or fetch it from elsewhere; models of
+# transformers do without.
+_CODE = ("attn_implementation", "experts_implementation", "auto_map", "custom_pipelines")
+
+# What a config may have the Hub or timm provide by its name: timm takes URLs and pickles as well.
+_PROVIDED = ("backbone", "backbone_kwargs", "use_timm_backbone", "architecture", "model_args")
 
 
 def save_pretrained(
@@ -63,7 +68,8 @@ def save_pretrained(
     TypeError
         If `model` is of no class of transformers.
     ValueError
-        If a setting is not possible; see `deepcomp.compress`. Nothing is written then.
+        If a setting is not possible, see `deepcomp.compress`, or the model has a part of timm,
+        which `from_pretrained` refuses. Nothing is written then.
     ImportError
         If transformers is not installed: ``pip install deepcomp[transformers]``.
 
@@ -90,6 +96,7 @@ def save_pretrained(
     name = type(model).__name__
     if not isinstance(model, transformers.PreTrainedModel) or _find_class(name) is not type(model):
         raise TypeError(f"expected a model of a class that transformers has, not a {name}")
+    _refuse_provided(Path(folder, "config.json"), model.config.to_dict())  # nobody could load it
     packed = compress(model, bits, sparsity, threshold, std, scope)
     config = copy.deepcopy(model.config)
     config.architectures = [name]
@@ -116,7 +123,8 @@ def from_pretrained(
     """Build the model that a folder describes, with the weights of its ``model.dcz``.
 
     Nothing is fetched from elsewhere, and no code in the folder is run: the class is the one of
-    transformers that the config names. Weights are not initialised before they are read. What is
+    transformers that the config names. How much memory and time it takes to build, a config of a
+    stranger may choose. Weights are not initialised before they are read. What is
     tied in the file is tied in the model; so is what the config ties, where the file has only one
     of the two, as a file made from the safetensors of transformers has.
 
@@ -147,7 +155,8 @@ def from_pretrained(
     FileNotFoundError
         If the folder, ``config.json`` or ``model.dcz`` is not there.
     ValueError
-        If ``config.json`` is not valid, or names no class of transformers.
+        If ``config.json`` is not valid, names no class of transformers, or leaves it to timm or
+        the Hub to provide a part, as a backbone, by its name.
     RuntimeError
         If names or shapes of the weights are not those of the class.
     DczError
@@ -167,8 +176,7 @@ def from_pretrained(
     for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
         if dtype is not None and part is not None:
             part.dtype = dtype
-    with _empty_weights(config.dtype):
-        model = model_class(config)
+    model = _build(folder / "config.json", model_class, config)
     packed = _with_ties(packed, getattr(model, "all_tied_weights_keys", {}))
     _tie(model, packed)
     _set_dtypes(model, packed, dtype)
@@ -205,7 +213,7 @@ def _read_config(path: Path) -> tuple[Any, Any]:
     """Return the class that a config names, and the config."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: not JSON: {error}") from None
     architectures = settings.get("architectures") if isinstance(settings, dict) else None
     if not isinstance(architectures, list) or len(architectures) != 1:
@@ -216,22 +224,51 @@ def _read_config(path: Path) -> tuple[Any, Any]:
             f"{path}: architectures is {architectures!r}: "
             f"transformers {_import_transformers().__version__} has no such model"
         )
+    _refuse_provided(path, settings)
     try:
-        return model_class, model_class.config_class.from_dict(_without_implementations(settings))
+        return model_class, model_class.config_class.from_dict(_without_code(settings))
     except Exception as error:  # each version of transformers has its own
         raise ValueError(f"{path}: no config of {model_class.__name__}: {error}") from error
 
 
-def _without_implementations(settings: Any) -> Any:
+def _refuse_provided(path: Path, settings: Any) -> None:
+    """Raise ValueError if a part of the model is known by its name only."""
+    if not isinstance(settings, dict | list):
+        return
+    if isinstance(settings, dict) and not isinstance(settings.get("backbone_config"), dict):
+        for key in _PROVIDED:
+            if settings.get(key) is not None:
+                raise ValueError(
+                    f"{path}: {key} is {reprlib.repr(settings[key])}: models with a part that timm "
+                    "or the Hub provides are not built"
+                )
+    for value in settings.values() if isinstance(settings, dict) else settings:
+        _refuse_provided(path, value)
+
+
+def _without_code(settings: Any) -> Any:
     if isinstance(settings, list):
-        return [_without_implementations(value) for value in settings]
+        return [_without_code(value) for value in settings]
     if not isinstance(settings, dict):
         return settings
     return {
-        key: _without_implementations(value)
+        key: _without_code(value)
         for key, value in settings.items()
-        if not any(key.lstrip("_").startswith(name) for name in _IMPLEMENTATIONS)
+        if not any(key.lstrip("_").startswith(name) for name in _CODE)
     }
+
+
+def _build(path: Path, model_class: Any, config: Any) -> Any:
+    try:
+        with _empty_weights(config.dtype):
+            return model_class(config)
+    except (ImportError, MemoryError):
+        raise
+    except Exception as error:  # whatever a setting that cannot be leads to
+        name = model_class.__name__
+        raise ValueError(
+            f"{path}: no {name} can be built: {type(error).__name__}: {error}"
+        ) from error
 
 
 @contextmanager

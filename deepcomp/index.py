@@ -15,12 +15,11 @@ from .records import (
     MAX_BLOCK_NUMEL,
     MAX_CODEBOOK,
     MAX_DIMENSIONS,
+    MAX_INTEGER,
     MIN_BLOCK_NUMEL,
     SIGNED_DTYPES,
     TensorRecord,
 )
-
-MAX_INTEGER = (1 << 63) - 1
 
 
 def _parse_int(digits: str) -> int:
@@ -67,7 +66,13 @@ def encode_index(index: Index) -> bytes:
     """
     tensors = [entry_to_json(name, entry) for name, entry in index.entries.items()]
     text = canonical_json({"metadata": dict(index.metadata), "tensors": tensors})
-    return text.encode("utf-8")
+    try:
+        return text.encode("utf-8")
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        around = text[max(0, error.start - 20) : error.end + 20]
+        raise ValueError(
+            f"a name or the metadata, at {around!r}: no text that UTF-8 can hold"
+        ) from None
 
 
 def decode_index(raw: bytes) -> Index:

@@ -6,6 +6,7 @@ comes from the file is data: texts are escaped, and the script gets numbers only
 """
 
 import json
+import sys
 from base64 import b64encode
 from hashlib import sha256
 from html import escape
@@ -144,4 +145,6 @@ def _code(code: StreamCode) -> dict[str, Any]:
 
 def _short(values: Any, digits: int) -> list[float]:
     """Round to so many digits that count: a page is to be small."""
-    return [float(f"{value:.{digits}g}") for value in values]
+    largest = sys.float_info.max  # which would be rounded up, to infinity
+    rounded = (float(f"{value:.{digits}g}") for value in values)
+    return [min(max(value, -largest), largest) for value in rounded]

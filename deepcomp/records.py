@@ -29,6 +29,7 @@ MIN_BLOCK_NUMEL = 1 << 12
 MAX_BLOCK_NUMEL = 1 << 20
 MAX_CODEBOOK = 256
 MAX_DIMENSIONS = 32
+MAX_INTEGER = (1 << 63) - 1  # also of the bytes that an array can have
 GAP_BITS = range(2, 9)
 MAX_EMPTY_ROWS = 1 << 20  # our own: without entries they cost a file nothing
 _FOUR_BITSTREAMS_FROM = 4096  # symbols; section 6.2

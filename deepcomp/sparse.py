@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import Source, check_dimensions, check_dtype, patterns_of
+from .arrays import Source, check_dtype, check_shape, patterns_of
 from .decode import Patterns
 
 Integers = NDArray[np.integer]
@@ -100,7 +100,7 @@ def scipy_source(name: str, matrix: Any) -> Source:
         If its dtype cannot be stored; the message names the tensor.
     """
     check_dtype(name, matrix.dtype.name)
-    check_dimensions(name, matrix.shape)
+    check_shape(name, matrix.dtype.name, matrix.shape)
 
     def fetch() -> Patterns:
         try:

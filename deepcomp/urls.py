@@ -6,7 +6,7 @@ Standard library only.
 import re
 
 _SCHEME = re.compile(r"(?:[A-Za-z][\w+.-]*::)*[A-Za-z][\w+.-]*://")
-_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]*://[^\s'\"<>]+")
+_IN_TEXT = re.compile(r"[A-Za-z][\w+.-]{0,30}://[^\s'\"<>]+")
 # A slash belongs before no "@" of a user and password, but people forget to quote it: what looks
 # like a password (a colon, and no number of a port) is taken to go on to the last "@".
 _USER = re.compile(r"://(?:[^/?#]*@|[^/?#:@]+:(?!:|\d*(?:[/?#]|$)).*@)", re.DOTALL)

@@ -98,7 +98,8 @@ RIGHT = bitmask_parts("fc", torch.tensor([[0.0, 1, 0], [2, 0, 3]]))
         ({"shape": torch.tensor([-2, 3])}, r"fc.shape is \[-2, 3\]"),
         ({"shape": torch.tensor([], dtype=torch.int64)}, r"fc.shape is \[\]"),
         ({"shape": torch.tensor([2.0, 3.0])}, "'fc.shape' is float32: expected int64"),
-        ({"shape": torch.tensor([1 << 62, 1 << 62])}, r"fc.bitmask is uint8 \[2, 1\]: expected"),
+        ({"shape": torch.tensor([1 << 30, 1 << 30])}, r"fc.bitmask is uint8 \[2, 1\]: expected"),
+        ({"shape": torch.full((9999,), -1)}, r"fc.shape is \[-1, -1, -1, -1, -1, -1, \.\.\.\]"),
         ({"shape": None}, "its part fc.shape is missing"),
         ({"row_offsets": torch.tensor([0, -1])}, r"expected \[0, 1\] \(2\), found \[0, -1\] \(2\)"),
         ({"row_offsets": torch.tensor([0, 2])}, r"expected \[0, 1\] \(2\), found \[0, 2\] \(2\)"),
@@ -113,3 +114,23 @@ def test_parts_that_do_not_fit_are_refused(tmp_path, changes, message):
         deepcomp.save(read_checkpoint(tmp_path / "m.safetensors").tensors, tmp_path / "m.dcz")
     assert "m.safetensors: tensor 'fc" in str(caught.value)
     assert not (tmp_path / "m.dcz").exists()
+
+
+def test_parts_that_are_tied_do_not_tie_weights_of_other_shapes(tmp_path):
+    parts = {n: t for n, t in RIGHT.items() if n != "fc.row_offsets"}
+    metadata = {f"tied.{part}": f"fc.{part}" for part in ("compressed", "bitmask")}
+    save_file(parts | {"tied.shape": torch.tensor([2, 4])}, tmp_path / "m.safetensors", metadata)
+    packed = deepcomp.compress(read_checkpoint(tmp_path / "m.safetensors").tensors, bits=None)
+    assert (packed["fc.weight"].shape, packed["tied.weight"].shape) == ((2, 3), (2, 4))
+
+
+def test_rows_without_columns_take_no_memory(tmp_path):
+    parts = bitmask_parts("fc", torch.zeros(3, 0)) | {"fc.shape": torch.tensor([1 << 50, 0])}
+    parts["fc.bitmask"] = torch.zeros(0, dtype=torch.uint8)
+    save_file(parts, tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=r"row_offsets are not those of the bitmask"):
+        deepcomp.compress(read_checkpoint(tmp_path / "m.safetensors").tensors, bits=None)
+    del parts["fc.row_offsets"]
+    save_file(parts, tmp_path / "m.safetensors")
+    packed = deepcomp.compress(read_checkpoint(tmp_path / "m.safetensors").tensors, bits=None)
+    assert packed["fc.weight"].shape == (1 << 50, 0)

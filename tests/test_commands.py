@@ -200,6 +200,19 @@ def test_a_file_is_not_written_over_itself(dcz, folder, verb):
     assert (folder / "model.dcz").read_bytes() == before
 
 
+@pytest.mark.parametrize("source", ["shards", "shards/m.safetensors.index.json"])
+def test_a_shard_of_the_input_is_not_written_over(dcz, folder, model, source):
+    (folder / "shards").mkdir()
+    dcz("decompress", "model.dcz", "shards/1.safetensors")
+    before = (folder / "shards/1.safetensors").read_bytes()
+    index = {"weight_map": dict.fromkeys(model, "1.safetensors")}
+    (folder / "shards/m.safetensors.index.json").write_text(json.dumps(index))
+    assert fails(dcz("compress", source, "shards/1.safetensors"), 2, "are the same file")
+    assert (folder / "shards/1.safetensors").read_bytes() == before
+    result = json.loads(dcz("compress", source, "out.dcz", "--json")[1])
+    assert result["input_nbytes"] == len(before)
+
+
 def test_json_does_not_mix_with_a_file_on_standard_output(dcz):
     assert fails(dcz("compress", "model.npz", "-", "--json"), 2, "name a file")
     assert fails(dcz("decompress", "model.dcz", "-", "--format", "npz", "--json"), 2, "name a file")
@@ -407,6 +420,44 @@ def test_without_a_verb_the_help_is_shown_as_an_error(dcz):
     assert (status, out) == (2, "") and "usage: dcz" in err
     assert fails(dcz("squeeze"), 2, "invalid choice")
     assert dcz("--version") == (0, f"deepcomp {deepcomp.__version__}\n", "")
+
+
+def test_json_holds_no_infinity(dcz):
+    np.savez("large.npz", w=np.array([[1.7e308, -1.7e308, 1.0, 0.5]] * 64))
+    status, out, _ = dcz("compress", "large.npz", "out.dcz", "--bits", "1", "--json")
+    (tensor,) = json.loads(out)["tensors"]
+    assert (status, tensor["mean_square_error"], tensor["is_exact"]) == (0, None, False)
+
+
+def write_header(path, header):
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text)
+
+
+def test_what_is_found_only_when_the_file_is_written_is_one_line(dcz, folder):
+    entry = {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]}
+    write_header(folder / "m.safetensors", {"\ud800": entry})
+    before = (folder / "model.dcz").read_bytes()
+    assert fails(dcz("compress", "m.safetensors", "model.dcz"), 1, "no text that UTF-8 can hold")
+    assert (folder / "model.dcz").read_bytes() == before
+
+
+def test_messages_are_short_and_keep_both_ends(dcz, folder):
+    write_header(folder / "m.safetensors", {"w" * 100_000 + "end": 0})
+    result = dcz("compress", "m.safetensors", "out.dcz")
+    assert fails(result, 2, "m.safetensors: tensor 'www") and "wend': dtype is" in result[2]
+    assert len(result[2]) < 2500
+
+
+def test_a_closed_stream_is_named(dcz, monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert fails(dcz("verify", "-"), 2, "standard input is closed")
+    monkeypatch.setattr("sys.stdout", None)
+    assert fails(dcz("compress", "model.npz", "-"), 2, "standard output is closed")
+
+
+def test_what_is_not_expected_does_not_control_the_terminal(dcz):
+    assert fails(dcz("inspect", "model.dcz", "evil\x1b[2J\n.dcz"), 2, r"evil\x1b[2J\n.dcz")
 
 
 def test_names_of_a_file_do_not_control_the_terminal(dcz):

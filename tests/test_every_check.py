@@ -13,6 +13,7 @@ from deepcomp import container, decode, index, sections
 NO_VECTOR = [
     "MAX_DECODED",  # the independent decoder's own limit
     "that was read back",  # the writer's
+    "no text that UTF-8 can hold",  # the writer's
     "out is {out.dtype}",  # the caller's
     "{MAX_INDEX_NBYTES}",
     "an integer of",  # Python's own limit comes first where it has one

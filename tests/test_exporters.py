@@ -112,6 +112,12 @@ def test_metadata_that_a_tied_name_would_replace_are_not_lost(tmp_path):
     packed = deepcomp.compress({"__metadata__": w})
     with pytest.raises(ValueError, match="tensor '__metadata__'"):
         write_checkpoint(packed, tmp_path / "m.safetensors")
+    deepcomp.save({"a": w}, tmp_path / "m.dcz", {"note": "a"})  # read back: a tensor 'note'
+    with pytest.raises(ValueError, match="the metadata 'note': 'a' would say"):
+        write_checkpoint(deepcomp.load(tmp_path / "m.dcz"), tmp_path / "m.safetensors")
+    packed = deepcomp.compress({"é" * 33_000: w})
+    with pytest.raises(ValueError, match="a name of 33000 characters is too long"):
+        write_checkpoint(packed, tmp_path / "m.npz")
     packed = deepcomp.compress({"a\0b": w})
     with pytest.raises(ValueError, match="null byte"):
         write_checkpoint(packed, tmp_path / "m.npz")

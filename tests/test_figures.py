@@ -1,5 +1,7 @@
 """What pictures show is what the tensors hold: counts, densities and bits against NumPy."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,6 +10,7 @@ from hypothesis import strategies as st
 import deepcomp
 from deepcomp import figures, report
 from deepcomp.container import Reader
+from deepcomp.tensor import CompressedTensor
 
 
 def tensors():
@@ -57,7 +60,14 @@ def test_the_map_of_zeros_has_the_density_of_each_cell(array, max_cells):
 
 
 @pytest.mark.parametrize(
-    ("shape", "matrix"), [((), (1, 1)), ((7,), (1, 7)), ((0, 3), (0, 3)), ((4, 3, 2), (4, 6))]
+    ("shape", "matrix"),
+    [
+        ((), (1, 1)),
+        ((7,), (1, 7)),
+        ((0, 3), (0, 3)),
+        ((4, 3, 2), (4, 6)),
+        ((1 << 40, 0), (1 << 40, 0)),
+    ],
 )
 def test_the_map_of_zeros_takes_any_shape(shape, matrix):
     found = figures.zeros(packed(np.ones(shape, np.float32)))
@@ -107,6 +117,14 @@ def test_values_that_are_not_finite_or_very_large_are_counted():
     found = figures.histogram(packed(exact))
     assert found.width > 0 and np.isfinite(found.values).all() and np.isfinite(found.width)
     assert found.counts.sum() + found.n_zeros + found.n_not_finite == exact.size
+
+
+def test_entries_that_a_file_says_it_has_not_are_noticed():
+    tensor = packed(np.eye(100))
+    record = dataclasses.replace(tensor.record, nnz=0)
+    hiding = CompressedTensor(record, lambda *_: tensor.section())
+    with pytest.raises(deepcomp.DczError):
+        figures.zeros(hiding)
 
 
 def test_every_part_of_a_report_is_of_one_kind():

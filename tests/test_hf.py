@@ -260,7 +260,9 @@ def test_only_classes_of_transformers_are_built(folder, architectures):
         deepcomp.hf.from_pretrained(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"architectures": "BertModel"}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"a":' * 100_000, "[]", "3", '{"architectures": "BertModel"}']
+)
 def test_a_config_that_is_none_is_a_value_error(folder, text):
     (folder / "config.json").write_text(text)
     with pytest.raises(ValueError, match=r"config\.json: "):
@@ -285,6 +287,53 @@ def test_code_in_the_folder_or_elsewhere_is_never_run(folder):
     assert torch.equal(logits(deepcomp.hf.from_pretrained(folder)), expected)
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("DetrForObjectDetection", "backbone_config"), ("EncoderDecoderModel", "decoder")],
+)
+def test_code_of_a_part_of_the_model_is_not_even_asked_for(folder, monkeypatch, name, part):
+    monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("asked whether to run code"))
+    (folder / "evil.py").write_text("raise SystemExit('code was run')")
+    auto_map = dict.fromkeys(("AutoBackbone", "AutoModelForCausalLM"), "evil.Model")
+    bert = {"model_type": "bert"} | SMALL
+    hostile = bert | {"model_type": "vit"} if part == "decoder" else bert
+    hostile = hostile | {"auto_map": auto_map, "_name_or_path": str(folder)}
+    settings = {"architectures": [name], "encoder": bert, part: hostile}
+    (folder / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ValueError, match=f"json: no {name} can be built: ValueError: Unrecognized"):
+        deepcomp.hf.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"backbone": "someone/backbone", "use_timm_backbone": False},
+        {"use_timm_backbone": False},
+        {"backbone_kwargs": {"a": 1}},
+        {"backbone_config": {"model_type": "timm_backbone", "backbone": "hf-hub:someone/x"}},
+        {"architecture": "hf-hub:someone/model"},
+        {"vision_config": {"model_args": {"checkpoint_path": "evil.pkl"}}},
+    ],
+)
+def test_nothing_is_fetched_by_its_name(folder, monkeypatch, settings):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("asked the network"))
+    edit_config(folder, architectures=["DetrForObjectDetection"], **settings)
+    with pytest.raises(
+        ValueError, match=r"config\.json: .* timm or the Hub provides are not built"
+    ):
+        deepcomp.hf.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"hidden_act": "os.system"}, {"vocab_size": 1 << 60}, {"num_attention_heads": 0}],
+)
+def test_a_model_that_cannot_be_built_is_a_value_error(folder, settings):
+    edit_config(folder, **settings)
+    with pytest.raises(ValueError, match=r"config\.json: no BertForMaskedLM can be built: "):
+        deepcomp.hf.from_pretrained(folder)
+
+
 def test_max_dense_bytes_is_handed_on(folder):
     with pytest.raises(deepcomp.DczError, match="max_dense_bytes"):
         deepcomp.hf.from_pretrained(folder, max_dense_bytes=1000)
@@ -301,6 +350,14 @@ def test_what_cannot_be_saved_leaves_nothing_behind(tmp_path):
     with pytest.raises(ValueError, match="nothing\\*"):
         deepcomp.hf.save_pretrained(make("BertForMaskedLM"), target, bits={"nothing*": 3})
     assert not target.exists()
+
+
+def test_a_model_with_a_part_of_timm_is_not_saved(tmp_path, monkeypatch):
+    model = make("BertForMaskedLM")
+    monkeypatch.setattr(model.config, "backbone_config", {"backbone": "resnet50"}, raising=False)
+    with pytest.raises(ValueError, match="backbone is 'resnet50': models with a part that timm"):
+        deepcomp.hf.save_pretrained(model, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
 
 
 def test_saving_does_not_change_the_model(tmp_path):

@@ -26,7 +26,8 @@ from safetensors.torch import save_file, save_model
 from torch.nn.utils import prune
 
 import deepcomp
-from deepcomp.importers import read_checkpoint
+from deepcomp.importers import pytorch, read_checkpoint
+from deepcomp.nn.convert import DTYPES
 from deepcomp.records import ITEMSIZE
 
 
@@ -219,7 +220,10 @@ U8 = {"dtype": "U8", "shape": [2], "data_offsets": [0, 2]}
         ({"w": U8 | {"dtype": []}}, r"tensor 'w': dtype is \[\]"),
         ({"w": U8 | {"shape": [-2]}}, r"tensor 'w': shape is \[-2\]"),
         ({"w": U8 | {"shape": [True, 2]}}, "tensor 'w': shape is"),
-        ({"w": U8 | {"shape": [1 << 70]}}, "tensor 'w': expected 1180591620717411303424 bytes"),
+        ({"w": U8 | {"shape": [1 << 70]}}, "tensor 'w' has shape .*: more entries than an array"),
+        ({"w": U8 | {"shape": [1 << 62, 1 << 62, 0]}}, "more entries than an array can have"),
+        ({"w": U8 | {"shape": [10**4000] * 500}}, "has 500 dimensions"),
+        ({"w": U8 | {"dtype": "x" * 9999}}, r"dtype is 'x{1,20}\.\.\.x*': expected one of BOOL"),
         ({"w": U8 | {"shape": [1] * 40 + [2]}}, "has 41 dimensions"),
         ({"w": U8 | {"data_offsets": [0, 2, 3]}}, "tensor 'w': data_offsets are"),
         ({"w": U8 | {"data_offsets": [2, 0]}}, "tensor 'w': data_offsets are"),
@@ -235,6 +239,55 @@ def test_a_wrong_safetensors_header_is_refused(tmp_path, header, message):
     path = tmp_path / "m.safetensors"
     path.write_bytes(raw_safetensors(header, b"\x07\x01"))
     refused(path, message)
+
+
+def test_a_name_that_comes_twice_among_many_is_found_at_once(tmp_path):
+    names = [*range(300_000), 299_999]
+    header = b"{" + b",".join(b'"%d":0' % name for name in names) + b"}"
+    (tmp_path / "m.safetensors").write_bytes(raw_safetensors(header))
+    refused(tmp_path / "m.safetensors", "'299999' is there twice")
+
+
+@pytest.mark.parametrize("header", [{"w\ud800": U8}, {"w": U8, "__metadata__": {"k\ud800": "v"}}])
+def test_half_of_a_surrogate_pair_is_a_value_error_and_writes_nothing(tmp_path, header):
+    (tmp_path / "m.safetensors").write_bytes(raw_safetensors(header, b"\x07\x01"))
+    with pytest.raises(ValueError, match=r"ud800.*no text that UTF-8 can hold"):
+        read(tmp_path / "m.safetensors")
+    assert os.listdir(tmp_path) == ["m.safetensors"]
+
+
+@pytest.mark.parametrize("mask", [[1.0, 0.5], [np.nan, 1.0], [2.0, 0.0], [-1.0, 1.0]])
+def test_a_mask_that_is_not_zeros_and_ones_is_refused(tmp_path, mask):
+    np.savez(tmp_path / "m.npz", w_orig=np.ones(2), w_mask=np.array(mask, np.float32))
+    refused(tmp_path / "m.npz", "'w_mask' is a mask: expected only 0 and 1")
+
+
+@pytest.mark.parametrize("dtype", ITEMSIZE)
+def test_a_mask_may_have_any_dtype(tmp_path, dtype):
+    mask = torch.tensor([0, 1, 0, 1]).to(DTYPES[dtype])
+    save_file({"w_orig": torch.arange(1.0, 5), "w_mask": mask}, tmp_path / "m.safetensors")
+    assert read(tmp_path / "m.safetensors")["w"].to_dense().tolist() == [0, 2, 0, 4]
+
+
+PARTS = {"original0": np.float32([1, 2]), "0.labels": np.uint8([[0, 1], [2, 0]])}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"original0": np.float32([[1, 2]])}, "has a codebook of float32 .1, 2."),
+        ({"original0": np.array([1, 2])}, "has a codebook of int64 .2."),
+        ({"0.levels": np.float32([1, 2])}, "has levels of torch.float32 .2. and a codebook"),
+        ({"original0": np.float32([1]), "0.levels": np.float64([1, 2])}, "has levels of"),
+        ({"original0": np.float32([1]), "0.levels": np.float32([[1, 2]])}, "has levels of"),
+        ({"0.labels": np.uint8([3])}, "has a label 3 of 2 values"),
+        ({"0.labels": np.array([1])}, "has labels of torch.int64"),
+    ],
+)
+def test_parts_of_a_shared_weight_that_do_not_fit_are_refused(tmp_path, changes, message):
+    parts = {f"fc.parametrizations.weight.{n}": a for n, a in (PARTS | changes).items()}
+    np.savez(tmp_path / "m.npz", **parts)
+    refused(tmp_path / "m.npz", f"m.npz: tensor 'fc.weight' {message}")
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00" * 7, b"\xff" * 20, b"\x09" + b"\x00" * 7 + b"{}"])
@@ -391,11 +444,45 @@ def test_pickled_objects_are_refused_and_nothing_is_run(tmp_path):
         ),
         ({"w": torch.ones(1), "n": 3}, "tensor 'n' is a int: expected an array"),
         ({"w": torch.ones(1, dtype=torch.complex64)}, "tensor 'w' has dtype torch.complex64"),
+        ({"w": torch.ones(1).expand(1 << 20, 1 << 37)}, "tensor 'w': .* can't allocate memory"),
+        ({"w": torch.ones(1).expand(1 << 62)}, "tensor 'w' has shape .* more entries than"),
+        ({"w": torch.ones(0, 1 << 62)}, "tensor 'w' has shape .* more entries than an array"),
     ],
 )
 def test_a_torch_file_without_a_state_dict_is_refused(tmp_path, content, message):
     torch.save(content, tmp_path / "m.pt")
     refused(tmp_path / "m.pt", message)
+
+
+def test_a_torch_that_could_run_code_is_refused(tmp_path, monkeypatch):
+    torch.save({"w": torch.ones(1)}, tmp_path / "m.pt")
+    monkeypatch.setattr(torch, "__version__", torch.torch_version.TorchVersion("2.9.1+cpu"))
+    with pytest.raises(ImportError, match=r"m.pt: .* torch 2.10 or newer \(found 2.9.1\+cpu\)"):
+        read_checkpoint(tmp_path / "m.pt")
+
+
+def test_keys_too_deep_for_repr_are_refused():
+    key = ()
+    for _ in range(5000):
+        key = (key,)
+    with pytest.raises(ValueError, match=r"found a dict with \(\(\("):
+        pytorch._state_dict("m.pt", {key: 3})
+    with pytest.raises(ValueError, match=r"tensor names must be strings, not \(\(\("):
+        deepcomp.compress({key: torch.ones(1)})
+
+
+def test_a_view_with_other_signs_is_not_taken_for_a_tied_weight(tmp_path):
+    weight = torch.tensor([1.0, -2.0])
+    torch.save({"w": weight, "minus": torch._neg_view(weight)}, tmp_path / "m.pt")
+    packed = read(tmp_path / "m.pt")
+    assert not packed.aliases and packed["minus"].to_dense().tolist() == [-1, 2]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors_are_refused(tmp_path):
+    tensor = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    torch.save({"w": tensor}, tmp_path / "m.pt")
+    refused(tmp_path / "m.pt", "tensor 'w' is nested")
 
 
 # --- npz
@@ -418,8 +505,10 @@ def sparse_parts(**changes):
     ("parts", "message"),
     [
         (sparse_parts(format="dia"), "format is 'dia': expected one of csr, csc, coo"),
-        (sparse_parts(shape=[2]), r"csr of shape \(2,\) with data of \(2,\): expected a matrix"),
+        (sparse_parts(shape=[2]), r"csr of 1 dimensions with data of \(2,\): expected a matrix"),
         (sparse_parts(shape=[-2, 3]), "expected a matrix"),
+        (sparse_parts(shape=np.zeros(1 << 20, int)), "csr of 1048576 dimensions"),
+        (sparse_parts(shape=[1 << 62, 0], data=np.ones(0)), "more entries than an array can have"),
         (sparse_parts(indices=[0, 3]), "indices 0 to 3: expected 0 to 2"),
         (sparse_parts(indices=[-1, 0]), "indices -1 to 0: expected 0 to 2"),
         (sparse_parts(indices=[0.0, 1.0]), "'indices.npy' is float64"),
@@ -427,7 +516,7 @@ def sparse_parts(**changes):
         (sparse_parts(indptr=[0, 3, 2]), "indptr must rise from 0 to 2"),
         (sparse_parts(indptr=[-1, 1, 2]), "indptr must rise from 0 to 2"),
         (sparse_parts(indptr=[0, 2, 2], indices=[1, 1]), "two entries have the same indices"),
-        (sparse_parts(shape=[2, 1 << 62]), "bytes when dense: more than the memory holds"),
+        (sparse_parts(shape=[2, 1 << 58]), "bytes when dense: more than the memory holds"),
         (sparse_parts(data=np.array([1, "x"], object)), "'fc' has dtype object"),
     ],
 )
@@ -442,6 +531,23 @@ def test_an_array_that_claims_more_than_there_is_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
         archive.writestr("w.npy", data)
     refused(tmp_path / "m.npz", "member 'w.npy': expected 8796093022208 bytes, found 0")
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ("(-1, -1)", "member 'w.npy': shape is .*: expected no minus"),
+        ("(-2, 0)", "member 'w.npy': shape is .*: expected no minus"),
+        (f"({1 << 62}, 0)", "more entries than an array can have"),
+        ("-" * 5000 + "1", "m.npz: ."),
+    ],
+)
+def test_a_wrong_shape_of_an_array_is_refused(tmp_path, shape, message):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}"
+    data = np.lib.format.magic(1, 0) + len(header).to_bytes(2, "little") + header.encode()
+    with zipfile.ZipFile(tmp_path / "m.npz", "w") as archive:
+        archive.writestr("w.npy", data + bytes(4 * (shape == "(-1, -1)")))
+    refused(tmp_path / "m.npz", message)
 
 
 # --- which format it is

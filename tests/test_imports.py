@@ -110,7 +110,7 @@ ALLOWED = {
     "commands.completion": (set(), False),
     "commands.settings_options": ({"commands.settings"}, False),
     "commands.arguments": (
-        {"", "listing", "commands.completion", "commands.settings_options"},
+        {"", "listing", "tables", "commands.completion", "commands.settings_options"},
         False,
     ),
     "commands.streams": ({"container", "errors", "commands.terminal"}, False),
@@ -120,7 +120,7 @@ ALLOWED = {
         False,
     ),
     "commands.large": (
-        {"errors", "tables", "commands.compress", "commands.terminal"},
+        {"errors", "tables", "commands.compress", "commands.streams", "commands.terminal"},
         False,
     ),
     "commands.plan": (

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import sys
 import zlib
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -144,6 +145,13 @@ def test_the_data_have_no_sign_that_ends_a_script_and_no_infinity(packed):
     assert not re.search("NaN|Infinity", data) and len(json.loads(data)) == len(packed)
     written = _to_script(HOSTILE)
     assert not set("<>&") & set(written) and json.loads(written) == HOSTILE
+
+
+def test_the_largest_numbers_of_a_codebook_are_not_rounded_to_infinity():
+    largest = sys.float_info.max
+    packed = deepcomp.compress({"w": np.repeat([largest, 1.0, -largest], 500)}, bits=None)
+    assert packed["w"].record.codebook
+    assert data_of(Page(make_page(packed)))[0]["histogram"]["values"] == [-largest, 1.0, largest]
 
 
 def test_a_cell_of_the_map_with_one_entry_in_a_million_is_not_written_as_empty():

@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..listing import SORT_KEYS
+from ..tables import printable
 from .completion import PrintCompletion
 from .settings_options import add_large, add_settings
 
@@ -16,7 +17,8 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors take one line."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} ({self.prog} --help says more)\n")
+        # what is not expected may be the name of a file, as a pattern of the shell found it
+        self.exit(2, f"{self.prog}: {printable(message)} ({self.prog} --help says more)\n")
 
 
 def dcz_parser() -> argparse.ArgumentParser:
@@ -59,7 +61,7 @@ def dcz_parser() -> argparse.ArgumentParser:
 
 def inspect_parser() -> argparse.ArgumentParser:
     """Return the parser of ``dcz-inspect``."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="dcz-inspect",
         description="Print what the bytes of a .dcz file are, for each tensor and in all.",
         epilog="Exit status: 0, 1 if --verify finds damage, 2 if the file cannot be read.",

@@ -51,12 +51,12 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError("--jobs is for a folder of shards, and OUT must not end with .dcz")
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
-        refuse_same_file(source, target)
+        for file in checkpoint_files(source):
+            refuse_same_file(file, target)
         _check_target(target)
         checkpoint = read(source)
         found, packed = _compress(checkpoint, options)
-        errors = _measure(found, packed)
-        _save(packed, target, checkpoint.metadata)
+        errors = _save(found, packed, target, checkpoint.metadata)
         result = _Result(
             display_name(options.input),
             target,
@@ -146,18 +146,33 @@ def _measure(found: Found, packed: CompressedModel) -> dict[str, Difference]:
     return errors
 
 
-def _save(packed: CompressedModel, target: str, metadata: Mapping[str, str]) -> None:
+def _save(
+    found: Found, packed: CompressedModel, target: str, metadata: Mapping[str, str]
+) -> dict[str, Difference]:
+    """Write the file; return what it cost. Tensors are fetched again, and may fail only now."""
     from ..storage import save
 
-    save(packed, target, metadata)
+    try:
+        errors = _measure(found, packed)
+        save(packed, target, metadata)
+    except ValueError as error:
+        raise CommandError(str(error), EXIT_CONTENT) from error
+    return errors
 
 
 def checkpoint_nbytes(path: str) -> int:
-    """Return the bytes of a checkpoint: a file, or a folder of shards."""
+    """Return the bytes of a checkpoint: a file, or shards."""
+    return sum(os.path.getsize(file) for file in checkpoint_files(path))
+
+
+def checkpoint_files(path: str) -> list[str]:
+    """List the files of a checkpoint: one, or shards, which a folder or an index stands for."""
+    if path.endswith(".safetensors.index.json"):
+        path = os.path.dirname(path) or os.curdir
     if not os.path.isdir(path):
-        return os.path.getsize(path)
+        return [path]
     with os.scandir(path) as entries:
-        return sum(e.stat().st_size for e in entries if e.name.endswith(".safetensors"))
+        return [entry.path for entry in entries if entry.name.endswith(".safetensors")]
 
 
 def _to_json(result: _Result) -> dict[str, Any]:
@@ -176,8 +191,8 @@ def _to_json(result: _Result) -> dict[str, Any]:
                 "dense_nbytes": row.dense_nbytes,
                 "nbytes": row.nbytes,
                 "is_exact": None if error is None else error.n_different == 0,
-                "largest_error": None if error is None else error.largest,
-                "mean_square_error": None if error is None else error.mean_square,
+                "largest_error": None if error is None else _finite(error.largest),
+                "mean_square_error": None if error is None else _finite(error.mean_square),
             }
         )
     return {
@@ -194,6 +209,11 @@ def _to_json(result: _Result) -> dict[str, Any]:
         "seconds": result.seconds,
         "tensors": tensors,
     }
+
+
+def _finite(number: float) -> float | None:
+    """Return a number that JSON can hold: the square of a float64 may be infinite."""
+    return number if math.isfinite(number) else None
 
 
 def _to_text(result: _Result) -> str:

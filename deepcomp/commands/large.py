@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DczError
 from ..tables import printable
-from .compress import checkpoint_nbytes, read, settings_for
+from .compress import checkpoint_files, checkpoint_nbytes, read, settings_for
+from .streams import refuse_same_file
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
 
 if TYPE_CHECKING:
@@ -19,6 +21,10 @@ def run_large(options: argparse.Namespace) -> int:
     """Compress, and print how small it is."""
     from ..large import compress_checkpoint
 
+    for file in checkpoint_files(options.input):
+        refuse_same_file(file, options.output)
+    if os.path.isfile(options.output):
+        raise CommandError(f"{options.output}: is a file: expected a folder, or a name with .dcz")
     start = time.perf_counter()
     settings = large_settings(options)
     try:

@@ -22,6 +22,8 @@ def input_path(path: str) -> Iterator[str]:
         return
     with tempfile.TemporaryDirectory(prefix="deepcomp-") as folder:
         copy = os.path.join(folder, "standard-input")
+        if sys.stdin is None:
+            raise CommandError("standard input is closed")
         with open(copy, "wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
         yield copy
@@ -33,6 +35,8 @@ def output_path(path: str) -> Iterator[str]:
     if path != STANDARD:
         yield path
         return
+    if sys.stdout is None:
+        raise CommandError("standard output is closed")
     if is_terminal():
         raise CommandError("a terminal shows no binary data: redirect it, or name a file")
     with tempfile.TemporaryDirectory(prefix="deepcomp-") as folder:

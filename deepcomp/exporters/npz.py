@@ -1,11 +1,13 @@
 """Compressed models as ``.npz`` files, written one tensor at a time."""
 
+import reprlib
 import zipfile
 
 from ..files import Replacement
 from ..model import CompressedModel
 
 _UNKNOWN_TO_NUMPY = ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+_LONGEST_NAME = (1 << 16) - 1  # bytes, of a member of a zip archive
 
 
 def check(packed: CompressedModel) -> None:
@@ -18,6 +20,11 @@ def check(packed: CompressedModel) -> None:
             )
         if "\0" in name:
             raise ValueError(f"tensor {name!r}: a name in an .npz file cannot have a null byte")
+        if len(f"{name}.npy".encode()) > _LONGEST_NAME:
+            raise ValueError(
+                f"tensor {reprlib.repr(name)}: a name of {len(name)} characters is too long for "
+                "an .npz file"
+            )
 
 
 def write(packed: CompressedModel, file: Replacement) -> None:

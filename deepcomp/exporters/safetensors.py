@@ -23,6 +23,12 @@ def check(packed: CompressedModel) -> None:
                 f"tensor {name!r} is tied to {first!r}, which a safetensors file says in its "
                 f"metadata; but these have {name!r} for something else"
             )
+    for key, value in packed.metadata.items():
+        if key not in packed and value in packed:
+            raise ValueError(
+                f"the metadata {key!r}: {value!r} would say in a safetensors file that a tensor "
+                f"{key!r} is tied to {value!r}"
+            )
 
 
 def write(packed: CompressedModel, file: Replacement) -> None:

@@ -7,13 +7,14 @@ where they are, eight columns a byte from the lowest bit, each row beginning wit
 (https://github.com/neuralmagic/compressed-tensors).
 """
 
+import reprlib
 from functools import partial
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Source, check_dimensions
+from ..arrays import Source, check_shape
 from ..decode import Patterns
 
 _PARTS = ("compressed", "bitmask", "shape")
@@ -66,8 +67,8 @@ def _weight(name: str, prefix: str, tensors: dict[str, Source]) -> Source:
     compressed, bitmask, shape_tensor = (tensors[f"{prefix}.{part}"] for part in _PARTS)
     shape = tuple(int(n) for n in _integers(shape_tensor))
     if not shape or min(shape) < 0:
-        raise ValueError(f"tensor {name!r}: {shape_tensor.name} is {list(shape)}")
-    check_dimensions(name, shape)
+        raise ValueError(f"tensor {name!r}: {shape_tensor.name} is {reprlib.repr(list(shape))}")
+    check_shape(name, compressed.dtype, shape)
     rows = prod(shape[:-1])
     nbytes = rows * -(-shape[-1] // 8)
     if bitmask.dtype != "uint8" or prod(bitmask.shape) != nbytes:
@@ -77,7 +78,7 @@ def _weight(name: str, prefix: str, tensors: dict[str, Source]) -> Source:
         )
     offsets = tensors.get(f"{prefix}.{_OPTIONAL}")
     fetch = partial(_fetch, name, shape, compressed, bitmask, offsets)
-    identity = ("bitmask", compressed.identity, bitmask.identity)
+    identity = ("bitmask", shape, compressed.identity, bitmask.identity)
     return Source(name, compressed.dtype, shape, identity, fetch)
 
 
@@ -85,6 +86,8 @@ def _fetch(
     name: str, shape: tuple[int, ...], compressed: Source, bitmask: Source, offsets: Source | None
 ) -> Patterns:
     rows, columns = prod(shape[:-1]), shape[-1]
+    if columns == 0 and (offsets is None or prod(offsets.shape) != rows):
+        rows = 0  # so many that the file does not hold, and that have nothing
     packed = bitmask.fetch().view(np.uint8).reshape(rows, -(-columns // 8))
     bits = np.unpackbits(packed, axis=1, bitorder="little")
     mask = bits[:, :columns].view(bool)

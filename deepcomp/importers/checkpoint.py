@@ -42,7 +42,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
       there again. Weights in the format ``sparse-bitmask`` of compressed-tensors are unfolded.
     * A PyTorch checkpoint: a state_dict, or one under the keys ``state_dict``,
       ``model_state_dict``, ``model``, ``module`` or ``net`` (the first of them that is there).
-      Names are not changed: a ``module.`` in front stays. Sparse tensors are taken. Needs torch.
+      Names are not changed: a ``module.`` in front stays. Sparse tensors are taken. Needs torch
+      2.10: older ones can be made to run code in a file.
     * An ``.npz`` file, or one matrix of ``scipy.sparse.save_npz``, which gets the name of its file.
 
     Models pruned with ``torch.nn.utils.prune`` or shared by `deepcomp.share_weights` are folded, as
@@ -66,7 +67,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         If it has none of these formats, or breaks a rule of its own: at once, or when a tensor is
         fetched. The message names the file and the tensor.
     ImportError
-        If it is a PyTorch checkpoint and torch is not there.
+        If it is a PyTorch checkpoint and torch is not there, or is older than 2.10.
     OSError
         If it cannot be read.
 
@@ -87,7 +88,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     tensors, metadata = _read(path)
     try:
         return Checkpoint(_listed(path, tensors), metadata)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # torch's own are RuntimeErrors
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -166,3 +167,5 @@ def _fetch(path: str, source: Source) -> Patterns:
         if str(error).startswith(path):
             raise
         raise ValueError(f"{path}: {error}") from None
+    except RuntimeError as error:  # of torch: no memory for a view of one entry as a large tensor
+        raise ValueError(f"{path}: tensor {source.name!r}: {str(error).splitlines()[0]}") from None

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import reprlib
 import zipfile
 from collections.abc import Iterator
 from functools import partial
@@ -11,7 +12,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from ..arrays import Source, check_dimensions, check_dtype, patterns_of
+from ..arrays import Source, check_dtype, check_shape, patterns_of
 from ..decode import Patterns
 from ..sparse import expand_indptr, scatter
 
@@ -61,7 +62,7 @@ def read_file(path: str) -> dict[str, Source]:
                 raise ValueError(f"member {member!r}: expected arrays of different names")
             shape, dtype, _ = _header(archive, member)
             check_dtype(name, dtype.name)
-            check_dimensions(name, shape)
+            check_shape(name, dtype.name, shape)
             fetch = partial(_fetch, path, member)
             tensors[name] = Source(name, dtype.name, shape, (path, name), fetch)
     return tensors
@@ -74,7 +75,7 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except Exception as error:  # a damaged file can lead to any of zipfile's, zlib's and NumPy's
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{path}: {str(error) or type(error).__name__}") from None
 
 
 def _header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.dtype, bool]:
@@ -89,8 +90,11 @@ def _header(archive: zipfile.ZipFile, member: str) -> tuple[tuple[int, ...], np.
         else:
             raise ValueError(f"member {member!r}: .npy version {version}: expected 1.0 or 2.0")
         nbytes = archive.getinfo(member).file_size - file.tell()
+    shape = tuple(map(int, shape))  # True is one, for NumPy
+    if min(shape, default=0) < 0:
+        raise ValueError(f"member {member!r}: shape is {reprlib.repr(shape)}: expected no minus")
     if not dtype.hasobject and prod(shape) * dtype.itemsize != nbytes:
-        expected = prod(shape) * dtype.itemsize
+        expected = reprlib.repr(prod(shape) * dtype.itemsize)
         raise ValueError(f"member {member!r}: expected {expected} bytes, found {nbytes}")
     return shape, dtype, is_fortran
 
@@ -118,9 +122,16 @@ def _sparse(path: str, name: str, archive: zipfile.ZipFile) -> Source:
         raise ValueError(f"format is {format!r}: expected one of {', '.join(_INDEX_PARTS)}")
     data_shape, dtype, _ = _header(archive, "data.npy")
     check_dtype(name, dtype.name)
-    shape = tuple(int(n) for n in _integers(archive, "shape.npy"))
-    if len(shape) != 2 or min(shape) < 0 or len(data_shape) != 1:
-        raise ValueError(f"{format} of shape {shape} with data of {data_shape}: expected a matrix")
+    n_dimensions = prod(_header(archive, "shape.npy")[0])
+    if n_dimensions != 2 or len(data_shape) != 1:  # before it is read: gigabytes inflate
+        raise ValueError(
+            f"{format} of {n_dimensions} dimensions with data of {data_shape}: expected a matrix"
+        )
+    rows, columns = (int(n) for n in _integers(archive, "shape.npy"))
+    shape = rows, columns
+    if min(shape) < 0:
+        raise ValueError(f"{format} of shape {shape}: expected a matrix")
+    check_shape(name, dtype.name, shape)
     return Source(name, dtype.name, shape, (path, name), partial(_scatter, path, format, shape))
 
 

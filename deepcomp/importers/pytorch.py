@@ -1,11 +1,13 @@
 """PyTorch checkpoints. No code in a file is run: they may hold tensors and plain data only."""
 
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
 KEYS = ("state_dict", "model_state_dict", "model", "module", "net")
 _MAX_NESTED = 8
+_OLDEST = (2, 10)  # in which weights_only=True keeps what it promises
 
 
 def read_file(path: str) -> Mapping[str, Any]:
@@ -24,7 +26,7 @@ def read_file(path: str) -> Mapping[str, Any]:
     Raises
     ------
     ImportError
-        If torch is not there.
+        If torch is not there, or is older than 2.10.
     ValueError
         If there is no state_dict, or something that is neither a tensor nor plain data.
     """
@@ -35,6 +37,11 @@ def read_file(path: str) -> Mapping[str, Any]:
             f"{path}: a PyTorch checkpoint needs torch: pip install deepcomp[torch]",
             name=error.name,
         ) from error
+    if torch.__version__ < _OLDEST:
+        raise ImportError(
+            f"{path}: a PyTorch checkpoint needs torch 2.10 or newer (found {torch.__version__}): "
+            "older ones can be made to run code that is in a file (CVE-2025-32434, CVE-2026-24747)"
+        )
     may_map = zipfile.is_zipfile(path) and not path.endswith(".safetensors")
     try:
         with open(path, "rb") as file:  # what to open by its name, torch may take for safetensors
@@ -62,7 +69,7 @@ def _state_dict(path: str, loaded: Any) -> Mapping[str, Any]:
             break
         loaded = inner[0]
     if loaded and not any(isinstance(value, torch.Tensor) for value in loaded.values()):
-        found = ", ".join(repr(key) for key in list(loaded)[:8])
+        found = ", ".join(reprlib.repr(key) for key in list(loaded)[:8])
         raise ValueError(
             f"{path}: expected a state_dict, or one under {', '.join(KEYS)}; found a dict with "
             f"{found or 'nothing'}"

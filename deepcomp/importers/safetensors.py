@@ -8,13 +8,15 @@ are its entries. The format's own library is not used: without torch it refuses 
 
 import json
 import os
+import reprlib
+from collections import Counter
 from functools import partial
 from math import prod
 from typing import Any
 
 import numpy as np
 
-from ..arrays import Source, check_dimensions
+from ..arrays import Source, check_shape
 from ..decode import Patterns, pattern_dtype
 from ..files import File
 from ..records import ITEMSIZE
@@ -89,10 +91,9 @@ def read_file(path: str) -> tuple[dict[str, Source], dict[str, str]]:
     spans, tensors = [], {}
     for name, entry in header.items():
         try:
-            dtype, shape, begin, end = _entry(entry, file.nbytes - start)
-            check_dimensions(name, shape)
+            dtype, shape, begin, end = _entry(name, entry, file.nbytes - start)
         except ValueError as error:
-            raise ValueError(f"{path}: tensor {name!r}: {error}") from None
+            raise ValueError(f"{path}: {error}") from None
         fetch = partial(_fetch, file, name, dtype, start + begin, start + end)
         at = (path, start + begin)
         tensors[name] = Source(name, dtype, shape, (path, name), fetch, location=at)
@@ -155,8 +156,7 @@ def parse_json(path: str, data: bytes) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
         if len(result) < len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in names if names.count(name) > 1)
+            twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
             raise ValueError(f"{twice!r} is there twice")
         return result
 
@@ -169,21 +169,29 @@ def parse_json(path: str, data: bytes) -> dict[str, Any]:
     return value
 
 
-def _entry(entry: Any, nbytes: int) -> tuple[str, tuple[int, ...], int, int]:
+def _entry(name: str, entry: Any, nbytes: int) -> tuple[str, tuple[int, ...], int, int]:
     """Check what the header says of a tensor; `nbytes` are behind the header."""
     entry = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = (entry.get(key) for key in ("dtype", "shape", "data_offsets"))
+    where = f"tensor {name!r}"
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}")
+        expected = ", ".join(DTYPES)
+        raise ValueError(f"{where}: dtype is {reprlib.repr(dtype)}: expected one of {expected}")
     for what, numbers in (("shape", shape), ("data_offsets", offsets)):
         is_list = isinstance(numbers, list)
         if not is_list or not all(type(n) is int and n >= 0 for n in numbers):
-            raise ValueError(f"{what} is {numbers!r}: expected a list of integers from 0")
+            found = reprlib.repr(numbers)
+            raise ValueError(f"{where}: {what} is {found}: expected a list of integers from 0")
     if len(offsets) != 2 or not offsets[0] <= offsets[1] <= nbytes:
-        raise ValueError(f"data_offsets are {offsets}: expected a range within 0 .. {nbytes}")
-    expected = prod(shape) * ITEMSIZE[DTYPES[dtype]]
-    if offsets[1] - offsets[0] != expected:
-        raise ValueError(f"expected {expected} bytes, found {offsets[1] - offsets[0]}")
+        found = reprlib.repr(offsets)
+        raise ValueError(
+            f"{where}: data_offsets are {found}: expected a range within 0 .. {nbytes}"
+        )
+    check_shape(name, DTYPES[dtype], tuple(shape))  # before a product that could take minutes
+    expected_nbytes = prod(shape) * ITEMSIZE[DTYPES[dtype]]
+    if offsets[1] - offsets[0] != expected_nbytes:
+        found_nbytes = offsets[1] - offsets[0]
+        raise ValueError(f"{where}: expected {expected_nbytes} bytes, found {found_nbytes}")
     return DTYPES[dtype], tuple(shape), *offsets
 
 

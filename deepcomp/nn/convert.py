@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..arrays import Source, check_dimensions
+from ..arrays import Source, check_shape
 from ..decode import Patterns, pattern_dtype
 from ..records import ITEMSIZE
 from ..rules import assign
@@ -29,13 +29,15 @@ def torch_source(name: str, tensor: torch.Tensor) -> Source:
         If its dtype or layout cannot be stored; the message names the tensor.
     """
     dtype = _NAMES.get(tensor.dtype)
+    if tensor.is_nested:
+        raise ValueError(f"tensor {name!r} is nested: it has no shape")
     if dtype is None or tensor.is_quantized:
         raise ValueError(
             f"tensor {name!r} has dtype {tensor.dtype}: expected one of {', '.join(DTYPES)}"
         )
     if tensor.is_meta:
         raise ValueError(f"tensor {name!r} is on the meta device: it has no entries")
-    check_dimensions(name, tuple(tensor.shape))
+    check_shape(name, dtype, tuple(tensor.shape))
     if tensor.layout is not torch.strided:
         from .sparse import sparse_source
 
@@ -43,7 +45,8 @@ def torch_source(name: str, tensor: torch.Tensor) -> Source:
     identity: tuple[object, ...] = (name,)
     if tensor.numel():
         pointer = tensor.untyped_storage().data_ptr() + tensor.storage_offset() * ITEMSIZE[dtype]
-        identity = (str(tensor.device), pointer, dtype, tuple(tensor.shape), tensor.stride())
+        place = (str(tensor.device), pointer, tensor.stride(), tensor.is_neg())
+        identity = (*place, dtype, tuple(tensor.shape))
     return Source(name, dtype, tuple(tensor.shape), identity, lambda: _patterns(tensor))
 
 
@@ -109,7 +112,7 @@ def _float_parameters(model: torch.nn.Module) -> list[Source]:
 
 
 def _patterns(tensor: torch.Tensor) -> Patterns:
-    return flat_patterns(tensor.detach().cpu().contiguous())
+    return flat_patterns(tensor.detach().cpu().resolve_neg().contiguous())
 
 
 def flat_patterns(tensor: torch.Tensor) -> Patterns:

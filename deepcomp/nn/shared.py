@@ -150,6 +150,16 @@ def shared_source(name: str, codebook: Tensor, labels: Tensor, levels: Tensor | 
     codebook, labels = as_tensor(codebook), as_tensor(labels)
     levels = None if levels is None else as_tensor(levels)
     one = torch_source(name, codebook)
+    if codebook.dim() != 1 or not one.is_float:
+        raise ValueError(
+            f"tensor {name!r} has a codebook of {one.dtype} {list(codebook.shape)}: "
+            "expected a vector of floats"
+        )
+    if levels is not None and not _are_levels(levels, codebook):
+        raise ValueError(
+            f"tensor {name!r} has levels of {levels.dtype} {list(levels.shape)} and a codebook "
+            f"of {codebook.dtype} {list(codebook.shape)}: expected a vector and a scale"
+        )
     if labels.dtype != torch.uint8:
         raise ValueError(f"tensor {name!r} has labels of {labels.dtype}: expected torch.uint8")
     n_values = codebook.numel() if levels is None else levels.numel()
@@ -160,8 +170,14 @@ def shared_source(name: str, codebook: Tensor, labels: Tensor, levels: Tensor | 
         with torch.no_grad():
             return torch_source(name, shared_weight(codebook, labels, levels)).fetch()
 
-    identity = (one.identity, torch_source(name, labels).identity)
+    parts = (part for part in (codebook, labels, levels) if part is not None)
+    identity = tuple(torch_source(name, part).identity for part in parts)
     return Source(name, one.dtype, tuple(labels.shape), identity, fetch, is_shared=True)
+
+
+def _are_levels(levels: Tensor, codebook: Tensor) -> bool:
+    keeps_dtype = torch.result_type(codebook, levels) == codebook.dtype
+    return levels.dim() == 1 and codebook.numel() == 1 and keeps_dtype
 
 
 def share_weights(
