@@ -142,6 +142,7 @@ ALLOWED = {
             "importers.npz",
             "importers.pytorch",
             "importers.safetensors",
+            "urls",
         },
         False,
     ),

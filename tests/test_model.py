@@ -431,3 +431,13 @@ def test_nothing_is_decoded_or_read_by_select(tmp_path):
     selected = deepcomp.load(tmp_path / "m.dcz").select("encoder.0.bias")
     with pytest.raises(deepcomp.DczError, match=r"tensor 'encoder\.0\.bias': the page of"):
         selected["encoder.0.bias"].to_dense()
+
+
+def test_a_checkpoint_in_the_place_of_a_state_dict_gives_the_way_to_it(tmp_path):
+    checkpoint = {"epoch": 3, "state_dict": {"w": torch.ones(3)}}
+    for action in (deepcomp.compress, lambda model: deepcomp.save(model, tmp_path / "m.dcz")):
+        with pytest.raises(
+            ValueError, match=r"'epoch' is a int.*checkpoint.'state_dict'..*tensors"
+        ):
+            action(checkpoint)
+    assert list(tmp_path.iterdir()) == []
