@@ -128,15 +128,23 @@ def to_patterns(values: NDArray[np.float64], dtype: str) -> Patterns:
     return patterns[np.argsort(to_values(patterns, dtype))]
 
 
+class NotFiniteError(ValueError):
+    """Raise when `tensor`, which is to be pruned or shared, is not finite."""
+
+    tensor = ""
+
+
 def check_finite(weight: Weight) -> None:
-    """Raise ValueError if a float tensor has entries that are not finite."""
+    """Raise NotFiniteError if a float tensor has entries that are not finite."""
     infinity = prune.threshold_pattern(math.inf, weight.dtype)
     largest = prune.largest_magnitude(weight.patterns)
     if largest >= infinity:
-        raise ValueError(
+        error = NotFiniteError(
             f"tensor {weight.name!r} has NaN or infinite entries: it cannot be pruned or shared "
             "(bits=None without pruning stores it exactly)"
         )
+        error.tensor = weight.name
+        raise error
 
 
 def _cuts(

@@ -44,7 +44,7 @@ def bytes_column(text):
     return numbers[:-1], numbers[-1]
 
 
-@pytest.mark.parametrize("options", [[], ["--layers", "fc*"], ["--layers", "nothing"]])
+@pytest.mark.parametrize("options", [[], ["--layers", "fc*"], ["--layers", "steps"]])
 def test_both_columns_of_bytes_add_up_to_the_size_of_the_file(capsys, path, options):
     status, out, _ = run(capsys, path, *options)
     tables = out.split("\n\n")
@@ -122,6 +122,18 @@ def test_unreadable_files_give_one_line_and_status_2(capsys, path, change, messa
         status, out, err = run(capsys, path, *options)
         assert (status, out) == (2, "")
         assert err.count("\n") == 1 and message in err
+
+
+def test_a_pattern_that_matches_nothing_gives_one_line_and_status_2(capsys, path):
+    for options in (["--layers", "fc3*"], ["--layers", "fc3*", "--json"]):
+        status, out, err = run(capsys, path, *options)
+        assert (status, out) == (2, "")
+        assert err == "dcz-inspect: --layers: the pattern 'fc3*' matches no tensor\n"
+
+
+def test_a_file_without_tensors_is_no_trouble(capsys, tmp_path):
+    deepcomp.save({}, tmp_path / "m.dcz")
+    assert run(capsys, tmp_path / "m.dcz")[0] == 0
 
 
 def test_missing_files_and_folders_give_one_line_and_status_2(capsys, tmp_path):

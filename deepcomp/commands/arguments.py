@@ -9,11 +9,18 @@ from . import settings
 from .completion import PrintCompletion
 
 _STATUS = "\nExit status: "
-_TROUBLE = "2 if it cannot be done (wrong usage, a file that cannot be read or written)."
+_TROUBLE = "2 if it cannot be done (wrong usage, a file that cannot be opened or written)."
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors take one line."""
+    """A parser whose errors take one line, and name the verb."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown arguments here: a verb would hand them back to ``dcz``."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} ({self.prog} --help says more)\n")
@@ -34,8 +41,9 @@ def dcz_parser() -> argparse.ArgumentParser:
 """
         + _STATUS
         + "0; 1 if something is wrong with what is in a file (diff: if files differ);\n"
-        "2 if it cannot be done (wrong usage, a file that cannot be read or written); 130 after\n"
-        "Ctrl-C, which leaves nothing half written. NO_COLOR is respected.",
+        "2 if it cannot be done (wrong usage; a file that cannot be opened, as it is no .dcz\n"
+        "file, cut off or too new; one that cannot be written); 130 after Ctrl-C, which leaves\n"
+        "nothing half written. NO_COLOR is respected.",
     )
     _add_version(parser)
     parser.add_argument(
@@ -47,12 +55,12 @@ def dcz_parser() -> argparse.ArgumentParser:
         "(needs the extra: pip install 'deepcomp[completion]')",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _add_inspect(verbs)
     _add_compress(verbs)
     _add_decompress(verbs)
     _add_verify(verbs)
     _add_diff(verbs)
     _add_report(verbs)
-    _add_inspect(verbs)
     return parser
 
 
@@ -61,7 +69,8 @@ def inspect_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="dcz-inspect",
         description="Print what the bytes of a .dcz file are, for each tensor and in all.",
-        epilog="Exit status: 0, 1 if --verify finds damage, 2 if the file cannot be read.",
+        epilog="Exit status: 0; 1 if the file is damaged; 2 if it cannot be opened: it is no .dcz "
+        "file, cut off or too new.",
     )
     _add_inspect_arguments(parser)
     _add_version(parser)
@@ -101,6 +110,11 @@ all weights: float tensors of two or more dimensions. All other tensors are stor
         "output", metavar="OUT.dcz", help="the .dcz file; an old one is replaced, as a whole"
     )
     _add_settings(parser)
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="where in a PyTorch checkpoint the state_dict is (default: under the usual names)",
+    )
     _add_json(parser)
 
 
@@ -184,7 +198,7 @@ def _add_verify(verbs: Any) -> None:
         """  dcz verify *.dcz
   dcz verify --json model.dcz
 """,
-        "0 if all files are whole; 1 if any is not; 2 if any cannot be read.",
+        "0 if all files are whole; 1 if any is damaged; 2 if any cannot be opened.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help=".dcz files (- is standard input)")
     _add_json(parser)
@@ -201,7 +215,7 @@ between tensors, and metadata; not how the bytes are laid out.""",
         """  dcz diff before.dcz after.dcz
   dcz diff --json before.dcz after.dcz
 """,
-        "0 if nothing differs; 1 if something does; 2 if there is any trouble.",
+        "0 if nothing differs; 1 if something does, or a file is damaged;\n" + _TROUBLE,
     )
     parser.add_argument("first", metavar="A.dcz", help="a .dcz file (- is standard input)")
     parser.add_argument("second", metavar="B.dcz", help="another")
@@ -239,7 +253,7 @@ def _add_inspect(verbs: Any) -> None:
   dcz inspect model.dcz --layers 'conv*' --sort bytes
   dcz inspect model.dcz --json | jq .compression_ratio
 """,
-        "0; 1 if --verify finds damage; 2 if the file cannot be read.",
+        "0; 1 if the file is damaged;\n" + _TROUBLE,
     )
     _add_inspect_arguments(parser)
 
@@ -271,4 +285,5 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_version(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--version", action="version", version=f"deepcomp {__version__}")
+    text = f"deepcomp {__version__}"
+    parser.add_argument("-V", "--version", action="version", version=text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from ..difference import Difference
     from ..importers import Checkpoint
     from ..model import CompressedModel
+
+_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".npz", ".bin")
+_LARGE_PART = 0.01  # of a file
 
 Found = Mapping[str, "Source | str"]
 
@@ -41,13 +45,12 @@ class _Result:
 
 def run(options: argparse.Namespace) -> int:
     """Compress a checkpoint, and print a summary unless the file itself is the output."""
-    if options.json and options.output == STANDARD:
-        raise CommandError("--json and the file both want standard output: name a file")
+    _check(options)
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
         refuse_same_file(source, target)
         _check_target(target)
-        checkpoint = _read(source)
+        checkpoint = _read(source, options.key)
         found, packed = _compress(checkpoint, options)
         errors = _measure(found, packed)
         _save(packed, target, checkpoint.metadata)
@@ -60,11 +63,28 @@ def run(options: argparse.Namespace) -> int:
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
             time.perf_counter() - start,
         )
+        notes = _notes(result, found)
     if options.json:
         show_json(_to_json(result))
     elif options.output != STANDARD:
         show(_to_text(result))
+    for note in notes:
+        print(f"dcz compress: {note}", file=sys.stderr)
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, before anything is read."""
+    if options.json and options.output == STANDARD:
+        raise CommandError("--json and the file both want standard output: name a file")
+    if options.output.lower().endswith(_CHECKPOINTS):
+        raise CommandError(
+            f"{options.output}: the file that is written is a .dcz file: expected a name like "
+            "OUT.dcz (dcz decompress writes checkpoints)"
+        )
+    chosen = [vars(options), *(values for _, values in options.set)]
+    if options.scope == "global" and all(c.get(rule) is None for c in chosen for rule in RULES):
+        raise CommandError("--scope global is about pruning: --sparsity or --std is missing")
 
 
 def _check_target(path: str) -> None:
@@ -74,19 +94,24 @@ def _check_target(path: str) -> None:
     Replacement(path).close()
 
 
-def _read(path: str) -> Checkpoint:
+def _read(path: str, key: str | None) -> Checkpoint:
     from ..importers import read_checkpoint
 
     try:
-        return read_checkpoint(path)
+        checkpoint = read_checkpoint(path, key)
     except ValueError as error:
         raise CommandError(str(error)) from error
+    if not checkpoint.tensors:
+        raise CommandError(f"{path}: no tensors found")
+    return checkpoint
 
 
 def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Found, CompressedModel]:
     from ..arrays import sources
     from ..compression import compress
+    from ..pipeline import NotFiniteError
 
+    where = display_name(options.input)
     try:
         found = sources(checkpoint.tensors)
     except ValueError as error:
@@ -94,6 +119,13 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
     settings = _settings(found, options)
     try:
         return found, compress(checkpoint.tensors, scope=options.scope, **settings)
+    except NotFiniteError as error:
+        rule = next((f",{name}=none" for name in RULES if settings[name] is not None), "")
+        raise CommandError(
+            f"{where}: tensor {error.tensor!r} has NaN or infinite entries: it cannot be pruned or "
+            f"shared (--set '{error.tensor}:bits=none{rule}' stores it exactly)",
+            EXIT_CONTENT,
+        ) from error
     except ValueError as error:
         raise CommandError(str(error), EXIT_CONTENT) from error
 
@@ -143,7 +175,36 @@ def _nbytes(path: str) -> int:
     if not os.path.isdir(path):
         return os.path.getsize(path)
     with os.scandir(path) as entries:
-        return sum(e.stat().st_size for e in entries if e.name.endswith(".safetensors"))
+        return sum(e.stat().st_size for e in entries if e.name.endswith((".safetensors", ".bin")))
+
+
+def _notes(result: _Result, found: Found) -> list[str]:
+    """Say what may be a mistake."""
+    notes = []
+    gone = [row.name for row in result.report.rows if row.nnz == 0 and _lost_weights(row, result)]
+    if gone:
+        names = ", ".join(map(printable, gone[:5])) + (", ..." if gone[5:] else "")
+        notes.append(f"every entry became zero: {names}")
+    report = result.report
+    if report.parts().get("signs", 0) > _LARGE_PART * report.file_nbytes:
+        signed = [
+            row.name for row in report.rows if row.name in result.weights and row.parts.get("signs")
+        ]
+        n = sum(_n_negative_zeros(found[name]) for name in signed)
+        notes.append(f"{n:,} zeros are -0.0; --threshold 0 drops their signs")
+    return notes
+
+
+def _lost_weights(row: Row, result: _Result) -> bool:
+    return row.name in result.errors and result.errors[row.name].n_zeros > 0
+
+
+def _n_negative_zeros(source: Source | str) -> int:
+    import numpy as np
+
+    assert not isinstance(source, str)
+    patterns = source.weight().patterns
+    return int(np.count_nonzero(patterns == 1 << (8 * patterns.itemsize - 1)))
 
 
 def _to_json(result: _Result) -> dict[str, Any]:
@@ -228,5 +289,9 @@ def _summary(result: _Result) -> str:
     sizes[printable(result.source)] = result.source_nbytes
     lines = [f"{printable(result.target)}: {report.file_nbytes:,} bytes, {result.seconds:.1f} s"]
     for what, nbytes in sizes.items():
-        lines.append(f"  {nbytes / report.file_nbytes:.2f}x smaller than {what}: {nbytes:,} bytes")
+        if nbytes >= report.file_nbytes:
+            ratio = f"{nbytes / report.file_nbytes:.2f}x smaller"
+        else:
+            ratio = f"{report.file_nbytes / max(nbytes, 1):.2f}x larger"
+        lines.append(f"  {ratio} than {what}: {nbytes:,} bytes")
     return "\n".join(lines)
