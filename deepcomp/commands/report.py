@@ -19,11 +19,6 @@ def run(options: argparse.Namespace) -> int:
     if options.output == STANDARD:
         show(page)
         return 0
-    file = Replacement(options.output)
-    try:
+    with Replacement(options.output) as file:
         file.write(page.encode())
-        file.sync()
-        file.commit()
-    finally:
-        file.close()
     return 0
