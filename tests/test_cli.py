@@ -61,6 +61,17 @@ def test_table_has_the_columns_of_the_paper(capsys, path):
     assert "= fc.weight" in next(line for line in out.splitlines() if "tied.weight" in line)
 
 
+def test_the_ratio_to_float32_has_a_column_only_if_it_is_another(capsys, path, tmp_path):
+    _, out, _ = run(capsys, path)
+    assert out.splitlines()[0].endswith("ratio  vs f32") and "bytes as float32" in out
+    deepcomp.save({"w": np.ones((9, 9), np.float32)}, tmp_path / "plain.dcz")
+    _, out, _ = run(capsys, tmp_path / "plain.dcz")
+    assert out.splitlines()[0].split()[-2:] == ["bytes", "ratio"] and "float32 (" not in out
+    size = (tmp_path / "plain.dcz").stat().st_size
+    assert out.endswith(f"dense: 324 bytes ({324 / size:.2f}x the file)\n")
+    assert "ratio_float32" in run(capsys, tmp_path / "plain.dcz", "--json")[1]
+
+
 def test_json_adds_up_and_keeps_its_schema(capsys, path):
     status, out, _ = run(capsys, path, "--json")
     report = json.loads(out)

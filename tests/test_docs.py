@@ -31,7 +31,7 @@ MODULES += [
     "deepcomp.page",
     "deepcomp.plot",
 ]
-TIMES = re.compile(r"[\d.,]+(?= (s|ms|times as fast)\b)")
+TIMES = re.compile(r"[\d.,]+(?= (s|ms)\b)")
 COUNTS = " ".join(map(str, range(999))).encode()
 
 
