@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PYTEST_FLAGS ?= -n 2
 BENCH_FLAGS ?=
+LARGE_FLAGS ?=
 # make fuzz: seconds, processes, and an input to be run again
 TIME ?= 60
 JOBS ?= 2
@@ -34,7 +35,7 @@ unless_all_there = $(if $(filter-out \
 # The targets alone decide which build and which kernels are used.
 unexport PYTHONPATH DEEPCOMP_DEBUG DEEPCOMP_SANITIZE DEEPCOMP_KERNELS
 
-.PHONY: help demo test test-asan fuzz bench docs lint format build clean force
+.PHONY: help demo test test-asan fuzz bench bench-large docs lint format build clean force
 
 help:
 	@echo "make demo    run examples/quickstart.py"
@@ -42,6 +43,7 @@ help:
 	@echo "make test-asan  tests, with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz    fuzzers, in the same build, for TIME=60 seconds with JOBS=2 processes"
 	@echo "make bench   benchmarks, on one core with one thread (BENCH_FLAGS='-k name')"
+	@echo "make bench-large  a checkpoint of two billion parameters, 10 GB of disk (LARGE_FLAGS='--scale 0.1')"
 	@echo "make docs    the documentation site, into build/docs"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff format and repair the Python files"
@@ -101,6 +103,12 @@ bench: export OPENBLAS_NUM_THREADS = 1
 bench: $(NATIVE) $(TEST_INSTALLED)
 	$$(taskset -c 0 true 2>/dev/null && echo taskset -c 0) \
 		$(PYTEST) benchmarks --benchmark-only $(BENCH_FLAGS)
+
+# The extra `ray` alone is not installed with the others: it takes 200 MB.
+bench-large: export OMP_NUM_THREADS = 1
+bench-large: $(NATIVE) $(TEST_INSTALLED)
+	$(PIP) install -c constraints.txt ray
+	$(PY) benchmarks/large.py $(LARGE_FLAGS)
 
 # Every warning is an error, and every link within the site is followed.
 docs: $(NATIVE) $(DOCS_INSTALLED)

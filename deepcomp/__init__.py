@@ -15,6 +15,7 @@ _HOMES = {
     "Pruner": "nn.pruner",
     "UnsupportedVersionError": "errors",
     "compress": "compression",
+    "compress_checkpoint": "large",
     "load": "storage",
     "matmul": "multiply",
     "save": "storage",
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from .compression import compress as compress
     from .errors import DczError as DczError
     from .errors import UnsupportedVersionError as UnsupportedVersionError
+    from .large import compress_checkpoint as compress_checkpoint
     from .model import CompressedModel as CompressedModel
     from .multiply import matmul as matmul
     from .nn.budget import search as search

@@ -33,6 +33,8 @@ class Source:
         Returns the entries as a contiguous array of patterns, shape (numel,).
     is_shared : bool
         Whether `deepcomp.share_weights` gave it its codebook.
+    location : (str, int) or None
+        The file that has the entries as they are, and at which byte they begin, if one has.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Source:
     identity: tuple[Any, ...] = field(repr=False)
     fetch: Callable[[], Patterns] = field(repr=False)
     is_shared: bool = False
+    location: tuple[str, int] | None = field(default=None, repr=False)
 
     @property
     def is_float(self) -> bool:
@@ -55,10 +58,7 @@ class Source:
     def weight(self) -> Weight:
         """Fetch the entries; raise ValueError if a bool is neither 0 nor 1."""
         patterns = self.fetch()
-        if self.dtype == "bool" and patterns.max(initial=0) > 1:
-            raise ValueError(
-                f"tensor {self.name!r}: an entry of a bool tensor is {int(patterns.max())}"
-            )
+        check_bools(self.name, self.dtype, patterns)
         return Weight(self.name, self.dtype, self.shape, patterns)
 
     def renamed(self, name: str) -> "Source":
@@ -199,6 +199,12 @@ def patterns_of(array: NDArray[Any]) -> Patterns:
     if native.dtype.byteorder == ">":
         native = native.astype(native.dtype.newbyteorder("<"))
     return native.view(pattern_dtype(native.itemsize))
+
+
+def check_bools(name: str, dtype: str, patterns: Patterns) -> None:
+    """Raise ValueError if a bool is neither 0 nor 1."""
+    if dtype == "bool" and patterns.max(initial=0) > 1:
+        raise ValueError(f"tensor {name!r}: an entry of a bool tensor is {int(patterns.max())}")
 
 
 def check_dtype(name: str, dtype: str) -> None:

@@ -49,6 +49,8 @@ class Reader:
         Where the sections end.
     index_nbytes : int
         Size of the deflated index.
+    crc32 : int
+        The checksum in the trailer: of the index, and of the checksums of all pages.
 
     Raises
     ------
@@ -173,6 +175,7 @@ class Reader:
         found = zlib.crc32(tail)
         if found != crc:
             raise self._error(f"the index is damaged: expected CRC-32 {crc:08x}, found {found:08x}")
+        self.crc32 = crc
         self._checksums = tail[: 4 * self.n_pages]
         return tail[4 * self.n_pages : 4 * self.n_pages + self.index_nbytes]
 

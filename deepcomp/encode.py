@@ -1,27 +1,38 @@
 """Encode one tensor, exactly: entries -> the smallest layout -> record and section.
 
-What is lossy (pruning, sharing) has happened before. ``formats/dcz.md``, sections 5 to 7.
+What is lossy (pruning, sharing) has happened before. A tensor is counted (`counts`), planned, and
+its blocks are encoded: all at once, or in parts that begin at multiples of 2**20 entries and whose
+counts and encoded blocks are put together. ``formats/dcz.md``, sections 5 to 7.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _kernels, huffman, relindex, sharing
+from . import huffman, relindex
+from .counts import (
+    Counts,
+    blocks,
+    bytes_of_value,
+    count_entries,
+    kept_entries,
+    value_streams,
+    zero_signs,
+)
 from .records import (
     GAP_BITS,
     MAX_BLOCK_NUMEL,
     MAX_CODEBOOK,
-    SIGNED_DTYPES,
     TensorRecord,
 )
 from .sections import CONSTANT, EMPTY, STORED, Code, encode_varint
 
 Patterns = NDArray[np.unsignedinteger]
 Symbols = NDArray[np.uint8]
+Section = list[bytes | memoryview]
 _Block = tuple[tuple[int, ...], list[Symbols]]  # directory counts, symbols of each stream
 
 _DENSE_BLOCK = 1 << 18  # its labels and its float32 entries stay in a second-level cache
@@ -49,29 +60,38 @@ class Weight:
     patterns: Patterns
 
 
-@dataclass
-class _Kept:
-    """The kept entries: how many zeros were skipped before each, and their patterns."""
+@dataclass(frozen=True)
+class Plan:
+    """A way to write a tensor, and what that takes.
 
-    runs: NDArray[np.uint32]
-    patterns: Patterns
-    bounds: NDArray[np.int64]  # of each block, in kept entries
-
-
-@dataclass
-class _Candidate:
-    """A way to write a tensor, with what it takes."""
+    Attributes
+    ----------
+    layout : {"raw", "dense", "sparse"}
+    nbytes : int
+        Of the section, but for its directory.
+    nnz : int
+    codes : tuple of Code
+        One for each stream.
+    codebook : ndarray of unsigned integers, shape (m,), or None
+    gap_bits : int or None
+    zero_signs : bool
+    """
 
     layout: str
     nbytes: int
-    codes: list[Code]
+    nnz: int = 0
+    codes: tuple[Code, ...] = ()
     codebook: Patterns | None = None
     gap_bits: int | None = None
-    signs: list[Symbols] | None = None
-    kept: _Kept | None = None
+    zero_signs: bool = False
+
+    def head(self) -> bytes:
+        """Return the codebook and the codes as they stand in the section."""
+        codebook = b"" if self.codebook is None else self.codebook.tobytes()
+        return codebook + b"".join(code.to_bytes() for code in self.codes)
 
 
-def encode_tensor(weight: Weight) -> tuple[TensorRecord, list[bytes | memoryview]]:
+def encode_tensor(weight: Weight) -> tuple[TensorRecord, Section]:
     """Encode a tensor in the layout that takes the fewest bytes.
 
     Parameters
@@ -89,54 +109,91 @@ def encode_tensor(weight: Weight) -> tuple[TensorRecord, list[bytes | memoryview
     ``formats/dcz.md``, sections 5 to 7.
     """
     p = weight.patterns
-    raw = TensorRecord(weight.name, weight.dtype, weight.shape, "raw", p.nbytes)
-    codebook = sharing.distinct_patterns(p, MAX_CODEBOOK)
-    if p.size == 0 or (codebook is None and p.size < _TOO_SMALL_FOR_PLANES):
+    counts = count_entries(p, weight.dtype, MAX_BLOCK_NUMEL)
+    plan = make_plan(counts, p.itemsize)
+    directory, payload = encode_part(p, plan)
+    section = [plan.head(), directory, *payload]
+    nbytes = sum(map(len, section))
+    if plan.layout == "raw" or nbytes >= p.nbytes:  # the plan leaves out the directory
+        raw = TensorRecord(weight.name, weight.dtype, weight.shape, "raw", p.nbytes)
         return raw, [p.tobytes()]
-    every_bit = (1 << (8 * p.itemsize)) - 1
-    kept = _find_kept(p, every_bit)
-    candidates = [_sparse(kept, codebook), _dense(weight, kept, codebook)]
-    if weight.dtype in SIGNED_DTYPES and _has_negative_zero(p):
-        kept = _find_kept(p, every_bit >> 1)
-        if codebook is not None:
-            codebook = codebook[codebook != (every_bit >> 1) + 1]
-        candidates.append(_sparse(kept, codebook, signs=_zero_signs(p)))
+    return record_of(weight.name, weight.dtype, weight.shape, plan, nbytes), section
+
+
+def make_plan(counts: Counts, itemsize: int) -> Plan:
+    """Choose the layout that takes the fewest bytes, and its codes.
+
+    Parameters
+    ----------
+    counts : Counts
+        Of the whole tensor.
+    itemsize : int
+        Bytes of an entry.
+
+    Returns
+    -------
+    Plan
+    """
+    raw = Plan("raw", counts.numel * itemsize)
+    if counts.numel == 0 or (counts.values is None and counts.numel < _TOO_SMALL_FOR_PLANES):
+        return raw
+    candidates = [_sparse(counts), _dense(counts)]
+    if counts.n_negative_zeros:
+        candidates.append(_sparse_with_signs(counts, itemsize))
     best = min((c for c in candidates if c is not None), key=lambda c: c.nbytes)
-    if best.nbytes < p.nbytes:
-        record, section = _write(weight, best)
-        if record.section_nbytes < p.nbytes:  # the plan leaves out the directory
-            return record, section
-    return raw, [p.tobytes()]
+    return best if best.nbytes < raw.nbytes else raw
 
 
-def _has_negative_zero(p: Patterns) -> bool:
-    return bool((p == 1 << (8 * p.itemsize - 1)).any())
+def encode_part(patterns: Patterns, plan: Plan) -> tuple[bytes, Section]:
+    """Encode the blocks of a tensor, or of a part that begins at a multiple of 2**20 entries.
+
+    Parameters
+    ----------
+    patterns : ndarray of unsigned integers, shape (n,)
+    plan : Plan
+        That of the whole tensor; nothing is done if it is raw.
+
+    Returns
+    -------
+    directory : bytes
+        Their entries in the directory.
+    payload : list of bytes or memoryview
+    """
+    directory = bytearray()
+    payload: Section = []
+    if plan.layout == "raw":
+        return b"", payload
+    encoded = _sparse_blocks if plan.layout == "sparse" else _dense_blocks
+    for counts, streams in encoded(patterns, plan):
+        for n in counts:
+            directory += encode_varint(n)
+        for code, symbols in zip(plan.codes, streams, strict=True):
+            if code.m == STORED:
+                payload.append(symbols.tobytes())
+            elif code.is_huffman:
+                bitstreams = huffman.encode(symbols, np.frombuffer(code.code_lengths, np.uint8))
+                directory += b"".join(encode_varint(len(b)) for b in bitstreams)
+                payload.append(b"".join(bitstreams))  # they are views of memory for the worst case
+    return bytes(directory), payload
 
 
-def _find_kept(p: Patterns, mask: int) -> _Kept:
-    p = np.require(p, requirements="A")
-    runs, kept = np.empty(p.size, np.uint32), np.empty_like(p)
-    counts = np.zeros(-(-p.size // MAX_BLOCK_NUMEL), np.int64)
-    n = _kernels.kept_into(p, mask, MAX_BLOCK_NUMEL, runs, kept, counts)
-    return _Kept(runs[:n], kept[:n], np.concatenate(([0], np.cumsum(counts))))
-
-
-def _zero_signs(p: Patterns) -> list[Symbols]:
-    """Return for each block the sign bits of its zeros, packed (section 7.4)."""
-    magnitudes = p & p.dtype.type((1 << (8 * p.itemsize - 1)) - 1)
-    parts = []
-    for first in range(0, p.size, MAX_BLOCK_NUMEL):
-        block = slice(first, first + MAX_BLOCK_NUMEL)
-        parts.append(np.packbits(p[block][magnitudes[block] == 0] != 0, bitorder="little"))
-    return parts
-
-
-def _value_streams(p: Patterns, codebook: Patterns | None) -> list[Symbols]:
-    """Return the labels of entries, or their bytes, least significant plane first."""
-    if codebook is not None:
-        return [sharing.pattern_labels(p, codebook)]
-    by_entry = p.view(np.uint8).reshape(-1, p.itemsize)
-    return [by_entry[:, i] for i in range(p.itemsize)]
+def record_of(
+    name: str, dtype: str, shape: tuple[int, ...], plan: Plan, section_nbytes: int
+) -> TensorRecord:
+    """Describe a tensor that was written as planned, dense or sparse."""
+    block_numel = MAX_BLOCK_NUMEL if plan.layout == "sparse" else _DENSE_BLOCK
+    return TensorRecord(
+        name,
+        dtype,
+        shape,
+        plan.layout,
+        section_nbytes,
+        nnz=plan.nnz,
+        codebook=None if plan.codebook is None else plan.codebook.size,
+        gap_bits=plan.gap_bits,
+        block_numel=block_numel if prod(shape) > block_numel else None,
+        zero_signs=plan.zero_signs,
+    )
 
 
 def _fit_code(counts: NDArray[np.int64], may_store: bool) -> tuple[Code, int]:
@@ -156,105 +213,91 @@ def _fit_code(counts: NDArray[np.int64], may_store: bool) -> tuple[Code, int]:
     return code, nbytes
 
 
-def _sparse(
-    kept: _Kept, codebook: Patterns | None, signs: list[Symbols] | None = None
-) -> _Candidate:
-    """Plan the sparse layout, with the gap width that gives the fewest bytes, or nearly."""
-    run_counts = np.bincount(kept.runs, minlength=1)
-    gaps = {b: _fit_code(relindex.gap_counts(run_counts, b), False) for b in GAP_BITS}
+def _fit_gaps(runs: tuple[NDArray[np.int64], NDArray[np.int64]]) -> tuple[int, tuple[Code, int]]:
+    """Choose the gap width that gives the fewest bytes, or nearly; return it and its code."""
+    lengths, counts = runs
+    run_counts = np.zeros(int(lengths.max(initial=0)) + 1, np.int64)
+    run_counts[lengths] = counts
+    gap_counts = {b: relindex.gap_counts(run_counts, b) for b in GAP_BITS}
+    gaps = {b: _fit_code(gap_counts[b], False) for b in GAP_BITS}
     least = min(nbytes for _, nbytes in gaps.values())
     # of widths that are as good, one with few escapes is the fastest to decode
     as_good = [b for b in GAP_BITS if gaps[b][1] <= least * _AS_GOOD]
-    n_symbols = {b: int(relindex.gap_counts(run_counts, b).sum()) for b in as_good}
+    n_symbols = {b: int(gap_counts[b].sum()) for b in as_good}
     gap_bits = next(b for b in as_good if n_symbols[b] <= 1.02 * min(n_symbols.values()))
-    fits = [gaps[gap_bits]]
-    if signs is not None:
-        fits.append(_fit_code(huffman.count_symbols(np.concatenate(signs)), True))
-    for symbols in _value_streams(kept.patterns, codebook):
-        fits.append(_fit_code(huffman.count_symbols(symbols), codebook is None))
-    return _candidate("sparse", fits, codebook, gap_bits=gap_bits, signs=signs, kept=kept)
+    return gap_bits, gaps[gap_bits]
 
 
-def _dense(weight: Weight, kept: _Kept, codebook: Patterns | None) -> _Candidate | None:
+def _value_counts(counts: Counts) -> NDArray[np.int64]:
+    """Return the counts of each stream of values, shape (n_streams, 256)."""
+    if counts.planes is not None:
+        return counts.planes.copy()
+    assert counts.n_values is not None
+    return np.pad(counts.n_values, (0, 256 - counts.n_values.size))[None]
+
+
+def _sparse(counts: Counts) -> Plan:
+    gap_bits, gaps = _fit_gaps(counts.runs)
+    fits = [gaps, *(_fit_code(c, counts.values is None) for c in _value_counts(counts))]
+    return _plan("sparse", fits, counts.values, counts.n_kept, gap_bits)
+
+
+def _sparse_with_signs(counts: Counts, itemsize: int) -> Plan:
+    """Plan the sparse layout in which -0.0 is a zero, with a sign (section 7.4)."""
+    sign = 1 << (8 * itemsize - 1)
+    n_negative = counts.n_negative_zeros
+    codebook, values = counts.values, _value_counts(counts)
+    if codebook is None:
+        values -= bytes_of_value(sign, n_negative, itemsize)
+    else:
+        at = np.flatnonzero(codebook == sign)
+        codebook = np.delete(codebook, at)
+        values = np.pad(np.delete(values, at, axis=1), ((0, 0), (0, at.size)))
+    gap_bits, gaps = _fit_gaps(counts.signed_runs)
+    fits = [gaps, _fit_code(counts.signs, True)]
+    fits += [_fit_code(c, codebook is None) for c in values]
+    return _plan("sparse", fits, codebook, counts.n_kept - n_negative, gap_bits, signs=True)
+
+
+def _dense(counts: Counts) -> Plan | None:
     """Plan the dense layout: zero is an entry like any other."""
-    n_zeros = weight.patterns.size - kept.patterns.size
-    shift = 0
+    n_zeros = counts.numel - counts.n_kept
+    codebook, values = counts.values, _value_counts(counts)
     if codebook is not None and n_zeros:
         if codebook.size == MAX_CODEBOOK:
             return None
-        shift = 1
-    fits = []
-    for symbols in _value_streams(kept.patterns, codebook):
-        counts = np.roll(huffman.count_symbols(symbols), shift)
-        counts[0] += n_zeros
-        fits.append(_fit_code(counts, codebook is None))
-    if shift:
-        assert codebook is not None
         codebook = np.concatenate((np.zeros(1, codebook.dtype), codebook))
-    return _candidate("dense", fits, codebook, kept=kept)
+        values = np.roll(values, 1, axis=1)
+    values[:, 0] += n_zeros
+    fits = [_fit_code(c, codebook is None) for c in values]
+    return _plan("dense", fits, codebook, counts.n_kept)
 
 
-def _candidate(
+def _plan(
     layout: str,
     fits: list[tuple[Code, int]],
     codebook: Patterns | None,
+    nnz: int,
     gap_bits: int | None = None,
-    signs: list[Symbols] | None = None,
-    kept: _Kept | None = None,
-) -> _Candidate:
+    signs: bool = False,
+) -> Plan:
     nbytes = sum(n for _, n in fits) + (0 if codebook is None else codebook.nbytes)
-    return _Candidate(layout, nbytes, [code for code, _ in fits], codebook, gap_bits, signs, kept)
+    return Plan(layout, nbytes, nnz, tuple(c for c, _ in fits), codebook, gap_bits, signs)
 
 
-def _write(weight: Weight, plan: _Candidate) -> tuple[TensorRecord, list[bytes | memoryview]]:
-    """Write the section of a dense or sparse tensor (section 7)."""
-    p, kept = weight.patterns, plan.kept
-    assert kept is not None
-    block_numel = MAX_BLOCK_NUMEL if plan.layout == "sparse" else _DENSE_BLOCK
-    head = [] if plan.codebook is None else [plan.codebook.tobytes()]
-    head += [code.to_bytes() for code in plan.codes]
-    blocks = _sparse_blocks(plan, kept) if plan.layout == "sparse" else _dense_blocks(p, plan)
-    directory = bytearray()
-    payload: list[bytes | memoryview] = []
-    for counts, streams in blocks:
-        for n in counts:
-            directory += encode_varint(n)
-        for code, symbols in zip(plan.codes, streams, strict=True):
-            if code.m == STORED:
-                payload.append(symbols.tobytes())
-            elif code.is_huffman:
-                bitstreams = huffman.encode(symbols, np.frombuffer(code.code_lengths, np.uint8))
-                directory += b"".join(encode_varint(len(b)) for b in bitstreams)
-                payload += bitstreams
-    section = [*head, bytes(directory), *payload]
-    record = TensorRecord(
-        weight.name,
-        weight.dtype,
-        weight.shape,
-        plan.layout,
-        section_nbytes=sum(map(len, section)),
-        nnz=kept.patterns.size,
-        codebook=None if plan.codebook is None else plan.codebook.size,
-        gap_bits=plan.gap_bits,
-        block_numel=block_numel if p.size > block_numel else None,
-        zero_signs=plan.signs is not None,
-    )
-    return record, section
-
-
-def _sparse_blocks(plan: _Candidate, kept: _Kept) -> Iterator[_Block]:
+def _sparse_blocks(patterns: Patterns, plan: Plan) -> Iterator[_Block]:
     """Yield ((n_kept, n_escapes), streams) for each block."""
     assert plan.gap_bits is not None
-    values = _value_streams(kept.patterns, plan.codebook)
-    for b, (first, last) in enumerate(pairwise(kept.bounds.tolist())):
-        gaps = relindex.runs_to_gaps(kept.runs[first:last], plan.gap_bits)
-        signs = [] if plan.signs is None else [plan.signs[b]]
-        counts = (last - first, gaps.size - (last - first))
-        yield counts, [gaps, *signs, *(v[first:last] for v in values)]
+    mask = (1 << (8 * patterns.itemsize - plan.zero_signs)) - 1
+    for block in blocks(patterns, MAX_BLOCK_NUMEL):
+        runs, kept = kept_entries(block, mask)
+        gaps = relindex.runs_to_gaps(runs, plan.gap_bits)
+        signs = [zero_signs(block)] if plan.zero_signs else []
+        counts = (kept.size, gaps.size - kept.size)
+        yield counts, [gaps, *signs, *value_streams(kept, plan.codebook)]
 
 
-def _dense_blocks(p: Patterns, plan: _Candidate) -> Iterator[_Block]:
+def _dense_blocks(patterns: Patterns, plan: Plan) -> Iterator[_Block]:
     """Yield ((n_kept,), streams) for each block."""
-    for first in range(0, p.size, _DENSE_BLOCK):
-        block = p[first : first + _DENSE_BLOCK]
-        yield (int(np.count_nonzero(block)),), _value_streams(block, plan.codebook)
+    for block in blocks(patterns, _DENSE_BLOCK):
+        yield (int(np.count_nonzero(block)),), value_streams(block, plan.codebook)

@@ -201,6 +201,17 @@ class Replacement:
             self._file.close()
 
 
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file that takes the place of an old one when it is whole; see `Replacement`."""
+    file = Replacement(path)
+    try:
+        file.write(data)
+        file.sync()
+        file.commit()
+    finally:
+        file.close()
+
+
 @contextlib.contextmanager
 def _naming(path: str) -> Iterator[None]:
     """Let an OSError name the file that the user knows."""

@@ -65,8 +65,8 @@ def encode_index(index: Index) -> bytes:
     ValueError
         If a name or the metadata is not text that UTF-8 can hold.
     """
-    tensors = [_to_json(name, entry) for name, entry in index.entries.items()]
-    text = _canonical({"metadata": dict(index.metadata), "tensors": tensors})
+    tensors = [entry_to_json(name, entry) for name, entry in index.entries.items()]
+    text = canonical_json({"metadata": dict(index.metadata), "tensors": tensors})
     return text.encode("utf-8")
 
 
@@ -91,42 +91,43 @@ def decode_index(raw: bytes) -> Index:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DczError(f"the index is not UTF-8: {error}") from None
-    metadata, position = _parse(text, _expect(text, 0, '{"metadata":'))
+    metadata, position = parse_value(text, expect(text, 0, '{"metadata":'))
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise DczError("index: metadata is not an object of strings")
-    position = _expect(text, position, ',"tensors":[')
+    position = expect(text, position, ',"tensors":[')
     entries: dict[str, TensorRecord | str] = {}
     while text[position : position + 1] != "]":
         if entries:
-            position = _expect(text, position, ",")
+            position = expect(text, position, ",")
         # one by one: a file of nonsense is refused at its first tensor, not when all is in memory
-        item, position = _parse(text, position)
+        item, position = parse_value(text, position)
         name = item.get("name") if isinstance(item, dict) else None
         if not isinstance(name, str):
-            raise DczError(f"index: a tensor has no name: {_short(item)}")
+            raise DczError(f"index: a tensor has no name: {short(item)}")
         if name in entries:
-            raise DczError(f"index: tensor {_short(name)} is there twice")
+            raise DczError(f"index: tensor {short(name)} is there twice")
         try:
-            entries[name] = _from_json(item, entries)
+            entries[name] = entry_from_json(item, entries)
         except DczError as error:
-            raise DczError(f"index: tensor {_short(name)}: {error}") from None
-    if _expect(text, position, "]}") != len(text):
+            raise DczError(f"index: tensor {short(name)}: {error}") from None
+    if expect(text, position, "]}") != len(text):
         raise DczError("index: something follows its end")
     return Index(metadata, entries)
 
 
-def _expect(text: str, position: int, token: str) -> int:
+def expect(text: str, position: int, token: str) -> int:
+    """Return where a token that must be at a position ends."""
     if not text.startswith(token, position):
-        found = _short(text[position : position + len(token)])
+        found = short(text[position : position + len(token)])
         raise DczError(f"index: expected {token} at character {position}, found {found}")
     return position + len(token)
 
 
-def _parse(text: str, position: int) -> tuple[Any, int]:
+def parse_value(text: str, position: int) -> tuple[Any, int]:
     """Parse one value, and check that it is in canonical form."""
     try:
         value, end = _DECODER.raw_decode(text, position)
-        canonical = _canonical(value)  # compared in place: no copy of what may be long
+        canonical = canonical_json(value)  # compared in place: no copy of what may be long
         is_canonical = len(canonical) == end - position and text.startswith(canonical, position)
     except RecursionError:
         raise DczError("the index is nested too deep") from None
@@ -137,16 +138,18 @@ def _parse(text: str, position: int) -> tuple[Any, int]:
     return value, end
 
 
-def _canonical(value: Any) -> str:
+def canonical_json(value: Any) -> str:
+    """Write a value as canonical JSON."""
     return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """Return a value for a message: in one short line, and harmless to a terminal."""
     return reprlib.repr(value)
 
 
-def _to_json(name: str, entry: TensorRecord | str) -> dict[str, Any]:
+def entry_to_json(name: str, entry: TensorRecord | str) -> dict[str, Any]:
+    """Return the object of a tensor."""
     if isinstance(entry, str):
         return {"name": name, "alias": entry}
     item: dict[str, Any] = {
@@ -165,29 +168,30 @@ def _to_json(name: str, entry: TensorRecord | str) -> dict[str, Any]:
     return item
 
 
-def _from_json(item: dict[str, Any], earlier: Mapping[str, TensorRecord | str]) -> Any:
+def entry_from_json(item: dict[str, Any], earlier: Mapping[str, TensorRecord | str]) -> Any:
+    """Check the object of a tensor; return its record, or the name that it stands for."""
     if "alias" in item:
-        _expect_keys(item, {"name", "alias"}, "an alias")
+        expect_keys(item, {"name", "alias"}, "an alias")
         target = item["alias"]
         if not isinstance(target, str) or not isinstance(earlier.get(target), TensorRecord):
-            raise DczError(f"alias of {_short(target)}, which is no tensor stored before it")
+            raise DczError(f"alias of {short(target)}, which is no tensor stored before it")
         return target
     layout = item.get("layout")
     if layout not in ("raw", "dense", "sparse"):
-        raise DczError(f"layout {_short(layout)}: expected 'raw', 'dense' or 'sparse'")
+        raise DczError(f"layout {short(layout)}: expected 'raw', 'dense' or 'sparse'")
     dtype = item.get("dtype")
     if not isinstance(dtype, str) or dtype not in ITEMSIZE:
-        raise DczError(f"unknown dtype {_short(dtype)}")
+        raise DczError(f"unknown dtype {short(dtype)}")
     shape = item.get("shape")
     if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS:
-        raise DczError(f"shape {_short(shape)}: expected at most {MAX_DIMENSIONS} dimensions")
+        raise DczError(f"shape {short(shape)}: expected at most {MAX_DIMENSIONS} dimensions")
     for extent in shape:
-        _check_integer(extent, "an extent of the shape", 0, MAX_INTEGER)
+        check_integer(extent, "an extent of the shape", 0, MAX_INTEGER)
     numel = prod(shape)
     if prod(extent or 1 for extent in shape) * ITEMSIZE[dtype] > MAX_INTEGER:
-        raise DczError(f"shape {_short(shape)}: more entries than an array can have")
+        raise DczError(f"shape {short(shape)}: more entries than an array can have")
     if layout == "raw":
-        _expect_keys(item, {"name", "dtype", "shape", "layout"}, "a raw tensor")
+        expect_keys(item, {"name", "dtype", "shape", "layout"}, "a raw tensor")
         return TensorRecord(item["name"], dtype, tuple(shape), layout, numel * ITEMSIZE[dtype])
     return _coded_record(item, layout, dtype, tuple(shape), numel)
 
@@ -201,8 +205,8 @@ def _coded_record(
         keys.add("gap_bits")
         if dtype in SIGNED_DTYPES:
             optional.add("zero_signs")
-    _expect_keys(item, keys | (optional & item.keys()), f"a {layout} tensor")
-    integer: Callable[[str, int, int], int] = lambda key, low, high: _check_integer(  # noqa: E731
+    expect_keys(item, keys | (optional & item.keys()), f"a {layout} tensor")
+    integer: Callable[[str, int, int], int] = lambda key, low, high: check_integer(  # noqa: E731
         item[key], key, low, high
     )
     if numel < 1:
@@ -233,13 +237,15 @@ def _coded_record(
     )
 
 
-def _check_integer(value: Any, what: str, low: int, high: int) -> int:
+def check_integer(value: Any, what: str, low: int, high: int) -> int:
+    """Return a value that must be an integer from `low` to `high`."""
     if type(value) is not int or not low <= value <= high:
-        raise DczError(f"{what} is {_short(value)}: expected an integer from {low} to {high}")
+        raise DczError(f"{what} is {short(value)}: expected an integer from {low} to {high}")
     return value
 
 
-def _expect_keys(item: Any, expected: set[str], what: str) -> None:
+def expect_keys(item: Any, expected: set[str], what: str) -> None:
+    """Raise DczError if an object has other keys."""
     if not isinstance(item, dict) or item.keys() != expected:
         found = sorted(item) if isinstance(item, dict) else type(item).__name__
-        raise DczError(f"{what} has the keys {_short(found)}: expected {sorted(expected)}")
+        raise DczError(f"{what} has the keys {short(found)}: expected {sorted(expected)}")

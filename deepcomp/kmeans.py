@@ -12,6 +12,7 @@ levels", Proc. IRE 39, 1951: many clusters lie as densely as the cube root of th
 values. Leaves and cells are spaced in this way.
 """
 
+from collections.abc import Callable, Generator
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ Int64s = NDArray[np.int64]
 Patterns = NDArray[np.unsignedinteger[Any]]
 
 _N_ROOTS = 1 << 16
-_LEAF = 255  # a node without children
+LEAF = 255  # a node without children
 _MAX_PASSES = 6
 # Splits lie between leaves. With w leaves a cluster this costs 1/(4 w^2) of the inertia
 _LEAVES_A_VALUE = 128
@@ -53,7 +54,7 @@ class _Tree:
         self.root = np.arange(_N_ROOTS)
         self.low = np.zeros(_N_ROOTS, np.int64)
         self.low_bits = np.full(_N_ROOTS, 16 if dtype.itemsize == 4 else 32, np.int32)
-        self.nodes = np.full(_N_ROOTS, _LEAF, np.int64)
+        self.nodes = np.full(_N_ROOTS, LEAF, np.int64)
 
     def scale(self, nodes: Int64s) -> tuple[Float64s, Float64s]:
         """Return the value at which the root begins, and the value of one in the low bits."""
@@ -78,7 +79,7 @@ class _Tree:
         self.low = np.append(self.low, self.low[nodes][parent] + (child << inner[parent]))
         self.low_bits = np.append(self.low_bits, inner[parent])
         self.root = np.append(self.root, self.root[nodes][parent])
-        self.nodes = np.append(self.nodes, np.full(parent.size, _LEAF))
+        self.nodes = np.append(self.nodes, np.full(parent.size, LEAF))
 
 
 def tally(bits: Patterns, n_values: int) -> tuple[Float64s, Int64s]:
@@ -97,11 +98,84 @@ def tally(bits: Patterns, n_values: int) -> tuple[Float64s, Int64s]:
         bits). Not finite if a value is not.
     counts : ndarray of int64, shape (m,)
     """
-    tree = _Tree(bits.dtype)
+
+    def count(nodes: Int64s, tallies: Int64s) -> None:
+        _kernels.tally_into(bits, nodes, tallies)
+
+    return _drive(tally_passes(bits.dtype, n_values), count)
+
+
+def tally_counted(bits: Patterns, counts: Int64s, n_values: int) -> tuple[Float64s, Int64s]:
+    """Do the same with distinct values and how often each occurs.
+
+    Examples
+    --------
+    >>> values = np.array([0.5, 0.75, 2.0], np.float32)
+    >>> tally_counted(values.view(np.uint32), np.array([1, 7, 2]), 2)
+    (array([0.5 , 0.75, 2.  ]), array([1, 7, 2]))
+    """
+    width = 8 * bits.itemsize
+    sign = bits.dtype.type(1 << (width - 1))
+    keys = np.where(bits & sign, ~bits, bits | sign)
+    roots = (keys >> bits.dtype.type(width - 16)).astype(np.int64)
+    low = (keys >> bits.dtype.type(width // 2 - 16)).astype(np.int64) & ((1 << width // 2) - 1)
+
+    def count(nodes: Int64s, tallies: Int64s) -> None:
+        at = roots
+        while (inner := nodes[at] & 0xFF != LEAF).any():
+            at = np.where(inner, (nodes[at] >> 8) + (low >> (nodes[at] & 0x1F)), at)
+        np.add.at(tallies[:, 0], at, counts)
+        np.add.at(tallies[:, 1], at, counts * low)
+
+    return _drive(tally_passes(bits.dtype, n_values), count)
+
+
+def _drive(
+    passes: Generator[Int64s, Int64s, tuple[Float64s, Int64s]],
+    count: Callable[[Int64s, Int64s], None],
+) -> tuple[Float64s, Int64s]:
+    try:
+        nodes = next(passes)
+        while True:
+            tallies = np.zeros((nodes.size, 2), np.int64)
+            count(nodes, tallies)
+            nodes = passes.send(tallies)
+    except StopIteration as end:
+        points, counts = end.value
+        return points, counts
+
+
+def leaf_of_zero(nodes: Int64s) -> int:
+    """Return the leaf in which 0.0 falls; its low bits are 0."""
+    at = _N_ROOTS // 2
+    while nodes[at] & 0xFF != LEAF:
+        at = int(nodes[at] >> 8)
+    return at
+
+
+def tally_passes(
+    dtype: np.dtype[Any], n_values: int
+) -> Generator[Int64s, Int64s, tuple[Float64s, Int64s]]:
+    """Do what `tally` does, wherever the values are.
+
+    Yields the nodes of a tree, and wants what the kernel ``tally_into`` fills for all values; the
+    tallies of parts can be added.
+
+    Parameters
+    ----------
+    dtype : dtype
+        uint32 or uint64.
+    n_values : int
+
+    Returns
+    -------
+    points, counts
+        See `tally`.
+    """
+    tree = _Tree(dtype)
     n_leaves = max(_LEAVES_A_VALUE * n_values, _MIN_LEAVES)
     for n_pass in range(_MAX_PASSES):
-        tallies = np.zeros((tree.root.size, 2), np.int64)
-        _kernels.tally_into(bits, tree.nodes, tallies)
+        tallies = yield tree.nodes
         leaves = np.flatnonzero(tallies[:, 0])
         counts, sums = tallies[leaves].T
         starts, units = tree.scale(leaves)

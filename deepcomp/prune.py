@@ -70,11 +70,29 @@ def kth_magnitude(patterns: Sequence[NDArray[np.unsignedinteger]], k: int) -> in
         counts = np.zeros(1 << 16, np.int64)
         for p in patterns:
             _kernels.count_digits_into(p, mask, shift, prefix, counts)
-        below = np.cumsum(counts)
-        digit = int(np.searchsorted(below, k))
-        k -= int(below[digit] - counts[digit])
-        prefix = (max(prefix, 0) << 16) | digit
+        prefix, k = next_digit(counts, prefix, k)
     return prefix
+
+
+def next_digit(counts: NDArray[np.int64], prefix: int, k: int) -> tuple[int, int]:
+    """Return the prefix with the 16 bits of the k-th magnitude that follow, and its rank there.
+
+    Parameters
+    ----------
+    counts : ndarray of int64, shape (65536,)
+        How many magnitudes begin with `prefix` and then with these 16 bits.
+    prefix : int
+        -1 if there is none yet.
+    k : int
+
+    Examples
+    --------
+    >>> next_digit(np.bincount([5, 5, 9], minlength=1 << 16), -1, 3)
+    (9, 1)
+    """
+    below = np.cumsum(counts)
+    digit = int(np.searchsorted(below, k))
+    return max(prefix, 0) << 16 | digit, k - int(below[digit] - counts[digit])
 
 
 def threshold_pattern(threshold: float, dtype: str) -> int:

@@ -16,7 +16,7 @@ Patterns = NDArray[np.unsignedinteger[Any]]
 Labels = NDArray[np.uint8]
 
 _MAX_VALUES = 256
-_MAX_SORTED = 1 << 15  # up to here sorting takes no longer than tallies, and loses nothing
+MAX_SORTED = 1 << 15  # up to here sorting takes no longer than tallies, and loses nothing
 
 
 def fit_codebook(values: Floats, n_values: int) -> Float64s:
@@ -58,6 +58,29 @@ def fit_codebook(values: Floats, n_values: int) -> Float64s:
     if values.size == 0:
         raise ValueError("values is empty: expected at least one value")
     points, counts = _points(values, n_values)
+    return fit_points(points, counts, n_values)
+
+
+def fit_points(points: Float64s, counts: NDArray[np.int64], n_values: int) -> Float64s:
+    """Do the same with points that stand for many values each.
+
+    Parameters
+    ----------
+    points : ndarray of float64, shape (n,)
+        Ascending.
+    counts : ndarray of int64, shape (n,)
+        How many values each stands for.
+    n_values : int
+
+    Returns
+    -------
+    ndarray of float64, shape (m,)
+
+    Raises
+    ------
+    ValueError
+        If a point is not finite.
+    """
     if not np.isfinite(points).all():
         raise ValueError("values are not all finite")
     if points.size <= n_values:
@@ -243,7 +266,7 @@ def _middles(codebook: Float64s, dtype: np.dtype[Any]) -> Floats:
 
 def _points(values: Floats, n_values: int) -> tuple[Float64s, NDArray[np.int64]]:
     """Return points in ascending order and how many values each stands for."""
-    if values.size <= _MAX_SORTED:
+    if values.size <= MAX_SORTED:
         return np.unique(values.astype(np.float64), return_counts=True)
     bits = _bits(values)
     found = distinct_patterns(bits, _MAX_VALUES - 1)
@@ -257,3 +280,21 @@ def _points(values: Floats, n_values: int) -> tuple[Float64s, NDArray[np.int64]]
     found, counts = found[counts > 0], counts[counts > 0]
     points, which = np.unique(found.view(values.dtype).astype(np.float64), return_inverse=True)
     return points, np.bincount(which, counts).astype(np.int64)  # 0.0 and -0.0 are one point
+
+
+def points_of(
+    values: Float64s, counts: NDArray[np.int64], n_values: int
+) -> tuple[Float64s, NDArray[np.int64]]:
+    """Return the points that `fit_codebook` takes for float32 values.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n,)
+        Distinct and rising; each exact as float32.
+    counts : ndarray of int64, shape (n,)
+        How often each occurs.
+    n_values : int
+    """
+    if counts.sum() <= MAX_SORTED or values.size < _MAX_VALUES:
+        return values, counts
+    return kmeans.tally_counted(values.astype(np.float32).view(np.uint32), counts, n_values)

@@ -13,6 +13,7 @@ from .errors import DczError
 from .model import CompressedModel
 from .readback import compare
 from .records import TensorRecord
+from .shards import Shards, index_in
 from .tensor import CompressedTensor
 from .urls import is_url, without_credentials
 
@@ -108,7 +109,7 @@ def save(
 def load(
     file: str | os.PathLike[str] | BinaryIO, max_dense_bytes: int | None = None
 ) -> CompressedModel:
-    """Open a ``.dcz`` file.
+    """Open a ``.dcz`` file, or a model in several files.
 
     The index is read; tensors are decoded when they are asked for, each page of the file checked
     when it is first touched. No code in the file is run: there is none. Any number of threads may
@@ -134,6 +135,10 @@ def load(
     **An open file** must be binary and seekable, and is read in the same way. It stays the
     caller's to close, not before the last tensor was read; nobody else may use its position at
     the same time, and no forked process may use it.
+
+    **A folder**, or an index ``*.dcz.index.json``, as `compress_checkpoint` writes them, or the URL
+    of such an index, is one model in several files. Each is opened when one of its tensors is
+    first asked for.
 
     A valid file may be small and its tensors large: up to 2**20 entries a byte, if all are zero.
     Whoever does not trust a file sets `max_dense_bytes`.
@@ -188,7 +193,12 @@ def load(
         isinstance(max_dense_bytes, bool) or not isinstance(max_dense_bytes, int)
     ):
         raise ValueError(f"max_dense_bytes is {max_dense_bytes!r}: expected an integer or None")
-    reader = Reader(file)
+    index = None
+    if isinstance(file, str):
+        index = index_in(file)
+    elif isinstance(file, os.PathLike) and not is_url(os.fsdecode(file)):  # which is never a URL
+        index = index_in(os.fsdecode(file))
+    reader = Reader(file) if index is None else Shards(index)
     records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
     dense_nbytes = sum(r.dense_nbytes for r in records)
     if max_dense_bytes is not None and dense_nbytes > max_dense_bytes:
@@ -196,7 +206,22 @@ def load(
             f"{reader.name}: the tensors take {dense_nbytes} bytes when dense: "
             f"expected at most {max_dense_bytes} (max_dense_bytes)"
         )
-    return model_of(reader)
+    return model_of(reader) if isinstance(reader, Reader) else _model_of_shards(reader)
+
+
+def _model_of_shards(shards: Shards) -> CompressedModel:
+    """Present a model in several files, of which none is open yet."""
+    entries: dict[str, CompressedTensor | str] = {}
+    sections_nbytes = 0
+    for name, entry in shards.index.entries.items():
+        if isinstance(entry, TensorRecord):
+            entries[name] = CompressedTensor(entry, partial(shards.section, name), shards.name)
+            sections_nbytes += entry.section_nbytes
+        else:
+            entries[name] = entry
+    files_nbytes = sum(shard.nbytes for shard in shards.index.shards)
+    overhead = {"shards": files_nbytes - sections_nbytes, "index": shards.nbytes}
+    return CompressedModel(entries, shards.index.metadata, overhead)
 
 
 def model_of(reader: Reader) -> CompressedModel:

@@ -14,7 +14,7 @@ from targets import Whatever, with_nnz
 
 from deepcomp.container import END_MAGIC, HEAD, PAGE, TRAILER
 from deepcomp.errors import DczError
-from deepcomp.index import _from_json
+from deepcomp.index import entry_from_json
 from deepcomp.records import ITEMSIZE
 from deepcomp.sections import Code, encode_varint, read_section
 
@@ -203,7 +203,7 @@ def _mutate_section(contents, random, mutate_bytes):
     i = random.choice(coded)
     item, section = contents.index["tensors"][i], contents.sections[i]
     try:
-        record = _from_json(item, {})
+        record = entry_from_json(item, {})
         parts = read_section(replace(record, nnz=Whatever()), section)
     except (DczError, KeyError, TypeError, AttributeError, IndexError, ValueError):
         record = parts = None

@@ -24,6 +24,7 @@ ALLOWED = {
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
     "container": ({"errors", "files", "records", "index", "pages", "ranges"}, False),
+    "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
     "tables": (set(), False),
     "report": ({"errors", "index", "records", "container", "sections"}, False),
     "listing": ({"report", "tables"}, False),
@@ -44,7 +45,8 @@ ALLOWED = {
     "kmeans": ({"_kernels"}, True),
     "sharing": ({"_kernels", "kmeans"}, True),
     "huffman": ({"_kernels", "records", "errors"}, True),
-    "encode": ({"_kernels", "records", "sections", "huffman", "relindex", "sharing"}, True),
+    "counts": ({"_kernels", "huffman", "memory", "records", "sharing"}, True),
+    "encode": ({"counts", "records", "sections", "huffman", "relindex"}, True),
     "threads": (set(), False),
     "blocks": ({"_kernels", "records", "sections", "errors"}, True),
     "decode": (
@@ -62,16 +64,43 @@ ALLOWED = {
     "sparse": ({"arrays", "decode"}, True),
     "codebooks": ({"sharing"}, True),
     "rules": ({"arrays", "patterns"}, False),
-    "pipeline": ({"_kernels", "arrays", "encode", "prune", "records", "rules", "sharing"}, True),
+    "floats": ({"prune", "records"}, True),
+    "passes": (set(), True),
+    "cut_passes": ({"_kernels", "floats", "passes", "prune"}, True),
+    "codebook_passes": (
+        {"_kernels", "floats", "kmeans", "passes", "prune", "records", "sharing"},
+        True,
+    ),
+    "pipeline": (
+        {"arrays", "codebook_passes", "cut_passes", "encode", "floats"}
+        | {"passes", "prune", "records", "rules"},
+        True,
+    ),
     "tensor": ({"errors", "records", "sections"}, False),
     "csr": ({"errors", "records", "relindex", "tensor", "values"}, True),
     "readback": ({"errors", "tensor"}, False),
     "model": ({"patterns", "tensor"}, False),
     "compression": ({"model", "tensor"}, False),
     "storage": (
-        {"compression", "container", "errors", "model", "readback", "records", "tensor", "urls"},
+        {"compression", "container", "errors", "model", "readback", "records"}
+        | {"shards", "tensor", "urls"},
         False,
     ),
+    "extents": ({"arrays", "decode", "records"}, True),
+    "part_tasks": (
+        {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
+        | {"extents", "passes", "pipeline", "prune", "records"},
+        False,
+    ),
+    "workers": ({"part_tasks"}, False),
+    "job": ({"", "files"}, False),
+    "large_model": ({"arrays", "extents", "importers", "pipeline", "records"}, False),
+    "rounds": (
+        {"", "codebook_passes", "cut_passes", "encode", "extents", "large_model", "part_tasks"}
+        | {"counts", "passes", "records", "workers"},
+        False,
+    ),
+    "large": ({"", "job", "records"}, False),
     "hf": ({"compression", "model", "storage"}, False),
     "difference": ({"decode", "values"}, True),
     "cli": ({"commands", "commands.terminal", "errors", "tables"}, False),
@@ -79,13 +108,27 @@ ALLOWED = {
     "commands.terminal": (set(), False),
     "commands.settings": ({"commands.terminal"}, False),
     "commands.completion": (set(), False),
-    "commands.arguments": ({"", "listing", "commands.completion", "commands.settings"}, False),
-    "commands.streams": ({"container", "errors", "commands.terminal"}, False),
-    "commands.compress": (
-        {"container", "report", "tables"}
-        | {f"commands.{name}" for name in ("settings", "streams", "terminal")},
+    "commands.settings_options": ({"commands.settings"}, False),
+    "commands.arguments": (
+        {"", "listing", "commands.completion", "commands.settings_options"},
         False,
     ),
+    "commands.streams": ({"container", "errors", "commands.terminal"}, False),
+    "commands.compress": (
+        {"container", "report"}
+        | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
+        False,
+    ),
+    "commands.summary": ({"report", "tables"}, False),
+    "commands.large": (
+        {"errors", "tables", "commands.compress", "commands.terminal"},
+        False,
+    ),
+    "commands.plan": (
+        {"tables", "commands.compress", "commands.large", "commands.terminal"},
+        False,
+    ),
+    "estimate": ({"large", "large_model", "part_tasks", "records"}, False),
     "commands.decompress": (
         {"errors", "tables", "commands.streams", "commands.terminal"},
         False,

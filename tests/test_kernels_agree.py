@@ -17,7 +17,16 @@ from hypothesis import strategies as st
 from strategies import densities, generators, pattern_arrays, streams
 
 import deepcomp._native
-from deepcomp import _kernels, _reference, _reference_matmul, convolution, encode, huffman, relindex
+from deepcomp import (
+    _kernels,
+    _reference,
+    _reference_matmul,
+    convolution,
+    counts,
+    encode,
+    huffman,
+    relindex,
+)
 from deepcomp._native import cpu
 from deepcomp.decode import TensorDecoder
 from deepcomp.records import GAP_BITS, MAX_CODE_LENGTH
@@ -261,11 +270,12 @@ def sparse_sections(draw, shape, dtype="float32"):
     patterns = np.zeros(size, codebook.dtype)
     where = rng.random(size) < draw(densities)
     patterns[where] = rng.choice(codebook, np.count_nonzero(where))
-    weight = encode.Weight("w", dtype, shape, patterns)
     with mock.patch.object(encode, "MAX_BLOCK_NUMEL", block_numel):
-        kept = encode._find_kept(patterns, (1 << 8 * itemsize) - 1)
-        record, section = encode._write(weight, encode._sparse(kept, np.unique(patterns[where])))
-    return TensorDecoder(record, memoryview(b"".join(section))), patterns
+        plan = encode._sparse(counts.count_entries(patterns, dtype, block_numel))
+        directory, payload = encode.encode_part(patterns, plan)
+        section = b"".join([plan.head(), directory, *payload])
+        record = encode.record_of("w", dtype, shape, plan, len(section))
+    return TensorDecoder(record, memoryview(section)), patterns
 
 
 def arguments_of(name, action):

@@ -36,7 +36,7 @@ tame_values = st.lists(st.integers(-2000, 2000), min_size=1, max_size=12).map(
 
 def way(tally):
     """Let any number of values take the way of many, or of few."""
-    return mock.patch.object(sharing, "_MAX_SORTED", 0 if tally else 1 << 40)
+    return mock.patch.object(sharing, "MAX_SORTED", 0 if tally else 1 << 40)
 
 
 def use_kernels(module):

@@ -54,7 +54,7 @@ def test_every_rule_has_a_vector_and_every_vector_a_rule():
     assert {name for _, _, names in NEEDED for name in names} <= valid
 
 
-@pytest.mark.parametrize("section", [s for s in SPEC if s.split(".")[0] in "1234567"])
+@pytest.mark.parametrize("section", [s for s in SPEC if s.split(".")[0] in {*"1234567"}])
 def test_every_sentence_that_sounds_like_a_rule_is_one(section):
     quotes = [quote for _, quote, _ in BROKEN + NEEDED]
     paragraphs = (FORMATS / "dcz.md").read_text("utf-8").split("\n\n")

@@ -5,8 +5,8 @@ from typing import Any, NoReturn
 
 from .. import __version__
 from ..listing import SORT_KEYS
-from . import settings
 from .completion import PrintCompletion
+from .settings_options import add_large, add_settings
 
 _STATUS = "\nExit status: "
 _TROUBLE = "2 if it cannot be done (wrong usage, a file that cannot be opened or written)."
@@ -57,6 +57,7 @@ def dcz_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     _add_inspect(verbs)
     _add_compress(verbs)
+    _add_plan(verbs)
     _add_decompress(verbs)
     _add_verify(verbs)
     _add_diff(verbs)
@@ -97,10 +98,14 @@ def _add_compress(verbs: Any) -> None:
 
 IN is a .safetensors file, or a folder of them with its index; a PyTorch checkpoint (no code
 in it is run); a compressed-tensors checkpoint (sparse-bitmask); or an .npz file. Settings are for
-all weights: float tensors of two or more dimensions. All other tensors are stored exactly.""",
+all weights: float tensors of two or more dimensions. All other tensors are stored exactly.
+
+A folder of shards becomes a folder of shards if OUT does not end with .dcz: in parts, so that it
+need not fit in memory. After an interruption the same command goes on.""",
         """  dcz compress model.safetensors model.dcz --bits 5 --sparsity 0.9
   dcz compress pruned.pt exact.dcz --bits none              pruned elsewhere: stored bit for bit
   dcz compress model.pt model.dcz --set 'conv*:bits=8,sparsity=0.3' --set 'fc*:sparsity=0.95'
+  dcz compress folder packed --sparsity 0.5 --jobs 8        larger than memory, into a folder
   dcz compress model.npz - --std 1.5 | ssh host 'cat > model.dcz'
 """,
         "0; 1 if a tensor cannot be pruned, shared or stored;\n" + _TROUBLE,
@@ -109,7 +114,8 @@ all weights: float tensors of two or more dimensions. All other tensors are stor
     parser.add_argument(
         "output", metavar="OUT.dcz", help="the .dcz file; an old one is replaced, as a whole"
     )
-    _add_settings(parser)
+    add_settings(parser)
+    add_large(parser)
     parser.add_argument(
         "--key",
         metavar="NAME",
@@ -118,51 +124,21 @@ all weights: float tensors of two or more dimensions. All other tensors are stor
     _add_json(parser)
 
 
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--bits",
-        type=settings.bits,
-        default=5,
-        metavar="N",
-        help="share 2**N values in each weight, N from 1 to 8; none: keep every bit (default: 5)",
+def _add_plan(verbs: Any) -> None:
+    parser = _add_verb(
+        verbs,
+        "plan",
+        "say what dcz compress would take, without doing it: size, memory, time",
+        "\n\nA small sample of the weights is compressed, and the rest is expected to be like it.",
+        """  dcz plan folder --sparsity 0.5 --jobs 8
+  dcz plan model.safetensors --bits 4 --json
+""",
+        "0; 1 if a tensor cannot be pruned, shared or stored;\n" + _TROUBLE,
     )
-    _add_rules(parser.add_mutually_exclusive_group())
-    parser.add_argument(
-        "--scope",
-        choices=("layer", "global"),
-        default="layer",
-        help="count --sparsity and --std in each tensor, or over all of them (default: layer)",
-    )
-    parser.add_argument(
-        "--set",
-        type=settings.layer,
-        action="append",
-        default=[],
-        metavar="PATTERN:SETTING=VALUE[,...]",
-        help="settings of the tensors or modules whose names match a pattern: bits and one of "
-        "sparsity, threshold and std; the first pattern that matches decides (can be repeated)",
-    )
-
-
-def _add_rules(rules: Any) -> None:
-    rules.add_argument(
-        "--sparsity",
-        type=settings.sparsity,
-        metavar="S",
-        help="prune so that this fraction of the entries is zero",
-    )
-    rules.add_argument(
-        "--threshold",
-        type=settings.magnitude,
-        metavar="T",
-        help="prune entries with a smaller absolute value",
-    )
-    rules.add_argument(
-        "--std",
-        type=settings.magnitude,
-        metavar="S",
-        help="the same, in multiples of the standard deviation",
-    )
+    parser.add_argument("input", metavar="IN", help="a checkpoint, as of dcz compress")
+    add_settings(parser)
+    add_large(parser)
+    _add_json(parser)
 
 
 def _add_decompress(verbs: Any) -> None:

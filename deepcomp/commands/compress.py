@@ -8,14 +8,13 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
-from ..report import Report, Row, make_report
-from ..tables import printable, to_table
+from ..report import make_report
 from .settings import NAMES, RULES, combine
 from .streams import STANDARD, display_name, input_path, output_path, refuse_same_file
+from .summary import Result, notes_on, to_json, to_text
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
 
 if TYPE_CHECKING:
@@ -25,49 +24,43 @@ if TYPE_CHECKING:
     from ..model import CompressedModel
 
 _CHECKPOINTS = (".safetensors", ".pt", ".pth", ".npz", ".bin")
-_LARGE_PART = 0.01  # of a file
 
 Found = Mapping[str, "Source | str"]
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What was done: sizes in bytes, and the error of each tensor by its name."""
-
-    source: str
-    target: str
-    source_nbytes: int
-    report: Report
-    errors: dict[str, Difference]
-    weights: set[str]
-    seconds: float
 
 
 def run(options: argparse.Namespace) -> int:
     """Compress a checkpoint, and print a summary unless the file itself is the output."""
     _check(options)
+    if _is_large(options):
+        if options.key is not None:
+            raise CommandError("--key is for a PyTorch checkpoint, not for a folder of shards")
+        from .large import run_large
+
+        return run_large(options)
+    if options.jobs is not None:
+        raise CommandError("--jobs is for a folder of shards, and OUT must not end with .dcz")
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
         refuse_same_file(source, target)
         _check_target(target)
-        checkpoint = _read(source, options.key)
+        checkpoint = read(source, options.key)
         found, packed = _compress(checkpoint, options)
         errors = _measure(found, packed)
         _save(packed, target, checkpoint.metadata)
-        result = _Result(
+        result = Result(
             display_name(options.input),
             target,
-            _nbytes(source),
+            checkpoint_nbytes(source),
             make_report(Reader(target)),
             errors,
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
             time.perf_counter() - start,
         )
-        notes = _notes(result, found)
+        notes = notes_on(result, found)
     if options.json:
-        show_json(_to_json(result))
+        show_json(to_json(result))
     elif options.output != STANDARD:
-        show(_to_text(result))
+        show(to_text(result))
     for note in notes:
         print(f"dcz compress: {note}", file=sys.stderr)
     return 0
@@ -87,6 +80,13 @@ def _check(options: argparse.Namespace) -> None:
         raise CommandError("--scope global is about pruning: --sparsity or --std is missing")
 
 
+def _is_large(options: argparse.Namespace) -> bool:
+    """Say whether shards become shards."""
+    path = options.input
+    is_sharded = os.path.isdir(path) or path.endswith(".safetensors.index.json")
+    return is_sharded and options.output != STANDARD and not options.output.endswith(".dcz")
+
+
 def _check_target(path: str) -> None:
     """Raise OSError if the file could not be written: now, not after the work."""
     from ..files import Replacement
@@ -94,7 +94,8 @@ def _check_target(path: str) -> None:
     Replacement(path).close()
 
 
-def _read(path: str, key: str | None) -> Checkpoint:
+def read(path: str, key: str | None = None) -> Checkpoint:
+    """Open a checkpoint; CommandError if it is none, or an empty one."""
     from ..importers import read_checkpoint
 
     try:
@@ -109,14 +110,14 @@ def _read(path: str, key: str | None) -> Checkpoint:
 def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Found, CompressedModel]:
     from ..arrays import sources
     from ..compression import compress
-    from ..pipeline import NotFiniteError
+    from ..cut_passes import NotFiniteError
 
     where = display_name(options.input)
     try:
         found = sources(checkpoint.tensors)
     except ValueError as error:
         raise CommandError(str(error), EXIT_CONTENT) from error
-    settings = _settings(found, options)
+    settings = settings_for(found, options)
     try:
         return found, compress(checkpoint.tensors, scope=options.scope, **settings)
     except NotFiniteError as error:
@@ -130,7 +131,7 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
         raise CommandError(str(error), EXIT_CONTENT) from error
 
 
-def _settings(found: Found, options: argparse.Namespace) -> dict[str, Any]:
+def settings_for(found: Found, options: argparse.Namespace) -> dict[str, Any]:
     """Return arguments of `compress`; CommandError if they do not fit the model."""
     from ..rules import assign, pruning_rule
 
@@ -170,128 +171,9 @@ def _save(packed: CompressedModel, target: str, metadata: Mapping[str, str]) -> 
     save(packed, target, metadata)
 
 
-def _nbytes(path: str) -> int:
+def checkpoint_nbytes(path: str) -> int:
     """Return the bytes of a checkpoint: a file, or a folder of shards."""
     if not os.path.isdir(path):
         return os.path.getsize(path)
     with os.scandir(path) as entries:
         return sum(e.stat().st_size for e in entries if e.name.endswith((".safetensors", ".bin")))
-
-
-def _notes(result: _Result, found: Found) -> list[str]:
-    """Say what may be a mistake."""
-    notes = []
-    gone = [row.name for row in result.report.rows if row.nnz == 0 and _lost_weights(row, result)]
-    if gone:
-        names = ", ".join(map(printable, gone[:5])) + (", ..." if gone[5:] else "")
-        notes.append(f"every entry became zero: {names}")
-    report = result.report
-    if report.parts().get("signs", 0) > _LARGE_PART * report.file_nbytes:
-        signed = [
-            row.name for row in report.rows if row.name in result.weights and row.parts.get("signs")
-        ]
-        n = sum(_n_negative_zeros(found[name]) for name in signed)
-        notes.append(f"{n:,} zeros are -0.0; --threshold 0 drops their signs")
-    return notes
-
-
-def _lost_weights(row: Row, result: _Result) -> bool:
-    return row.name in result.errors and result.errors[row.name].n_zeros > 0
-
-
-def _n_negative_zeros(source: Source | str) -> int:
-    import numpy as np
-
-    assert not isinstance(source, str)
-    patterns = source.weight().patterns
-    return int(np.count_nonzero(patterns == 1 << (8 * patterns.itemsize - 1)))
-
-
-def _to_json(result: _Result) -> dict[str, Any]:
-    report = result.report
-    tensors = []
-    for row in report.rows:
-        error = result.errors.get(row.name)
-        tensors.append(
-            {
-                "name": row.name,
-                "dtype": row.dtype,
-                "shape": list(row.shape),
-                "tied_to": row.tied_to,
-                "n_weights": row.n_weights,
-                "nnz": row.nnz,
-                "dense_nbytes": row.dense_nbytes,
-                "nbytes": row.nbytes,
-                "is_exact": None if error is None else error.n_different == 0,
-                "largest_error": None if error is None else error.largest,
-                "mean_square_error": None if error is None else error.mean_square,
-            }
-        )
-    return {
-        "schema": 1,
-        "input": result.source,
-        "output": result.target,
-        "input_nbytes": result.source_nbytes,
-        "dense_nbytes": report.dense_nbytes,
-        "float32_nbytes": report.float32_nbytes,
-        "file_nbytes": report.file_nbytes,
-        "compression_ratio": report.dense_nbytes / report.file_nbytes,
-        "compression_ratio_float32": report.float32_nbytes / report.file_nbytes,
-        "compression_ratio_input": result.source_nbytes / report.file_nbytes,
-        "seconds": result.seconds,
-        "tensors": tensors,
-    }
-
-
-def _to_text(result: _Result) -> str:
-    """Lay out a row for each weight and each tensor that changed, and the ratio."""
-    report = result.report
-    shown = [row for row in report.rows if _is_shown(row, result)]
-    hidden = [row for row in report.rows if not _is_shown(row, result)]
-    head = ["tensor", "shape", "dtype", "kept %", "bytes", "ratio"]
-    head += ["largest error", "mean square error"]
-    lines = [_cells(row, result.errors[row.name]) for row in shown]
-    if hidden:
-        nbytes = sum(row.nbytes for row in hidden)
-        lines.append([f"({len(hidden)} others)", *[""] * 3, f"{nbytes:,}", "", "exact", "exact"])
-    overhead = sum(report.overhead.values())
-    lines.append(["(index and checksums)", *[""] * 3, f"{overhead:,}", *[""] * 3])
-    ratio = f"{report.dense_nbytes / report.file_nbytes:.2f}x"
-    lines.append(["file", *[""] * 3, f"{report.file_nbytes:,}", ratio, "", ""])
-    return f"{to_table(head, lines, n_left=3)}\n\n{_summary(result)}"
-
-
-def _is_shown(row: Row, result: _Result) -> bool:
-    error = result.errors.get(row.name)
-    return error is not None and (row.name in result.weights or error.n_different > 0)
-
-
-def _cells(row: Row, error: Difference) -> list[str]:
-    is_exact = error.n_different == 0
-    return [
-        printable(row.name),
-        "x".join(map(str, row.shape)) or "scalar",
-        row.dtype,
-        "-" if row.kept is None else f"{100 * row.kept:.1f}",
-        f"{row.nbytes:,}",
-        "-" if row.ratio is None else f"{row.ratio:.2f}x",
-        "exact" if is_exact else f"{error.largest:.3g}",
-        "exact" if is_exact else f"{error.mean_square:.3g}",
-    ]
-
-
-def _summary(result: _Result) -> str:
-    """Say how small the file is, and against what."""
-    report = result.report
-    sizes = {"its tensors when dense": report.dense_nbytes}
-    if report.float32_nbytes != report.dense_nbytes:
-        sizes["the same as float32"] = report.float32_nbytes
-    sizes[printable(result.source)] = result.source_nbytes
-    lines = [f"{printable(result.target)}: {report.file_nbytes:,} bytes, {result.seconds:.1f} s"]
-    for what, nbytes in sizes.items():
-        if nbytes >= report.file_nbytes:
-            ratio = f"{nbytes / report.file_nbytes:.2f}x smaller"
-        else:
-            ratio = f"{report.file_nbytes / max(nbytes, 1):.2f}x larger"
-        lines.append(f"  {ratio} than {what}: {nbytes:,} bytes")
-    return "\n".join(lines)

@@ -54,6 +54,40 @@ def magnitude(text: str) -> float:
     return value
 
 
+def jobs(text: str) -> int:
+    """Read a number of processes.
+
+    Examples
+    --------
+    >>> jobs("8"), jobs("-1")
+    (8, -1)
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1 and number != -1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number from 1, or -1")
+    return number
+
+
+def nbytes(text: str) -> int:
+    """Read a number of bytes, with a unit if there is one.
+
+    Examples
+    --------
+    >>> nbytes("5GB"), nbytes("1000")
+    (5000000000, 1000)
+    """
+    number, unit = text, 1
+    for suffix, factor in (("KB", 10**3), ("MB", 10**6), ("GB", 10**9), ("TB", 10**12)):
+        if text.upper().endswith(suffix):
+            number, unit = text[:-2].strip(), factor
+    if not number.isdecimal() or int(number) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a number of bytes, as 5GB")
+    return int(number) * unit
+
+
 def layer(text: str) -> Layer:
     """Read what ``--set`` says: settings for the layers that a pattern matches.
 

@@ -95,7 +95,8 @@ def read_file(path: str) -> tuple[dict[str, Source], dict[str, str]]:
         except ValueError as error:
             raise ValueError(f"{path}: tensor {name!r}: {error}") from None
         fetch = partial(_fetch, file, name, dtype, start + begin, start + end)
-        tensors[name] = Source(name, dtype, shape, (path, name), fetch)
+        at = (path, start + begin)
+        tensors[name] = Source(name, dtype, shape, (path, name), fetch, location=at)
         spans.append((begin, end, name))
     _check_no_holes(path, spans, file.nbytes - start)
     return _tie(tensors, metadata)

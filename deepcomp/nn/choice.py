@@ -17,11 +17,11 @@ _CACHE_WEIGHTS = 1 << 22  # a dense float32 matrix that is larger is read from m
 
 # Nanoseconds a weight and vector, for up to 4, up to 16, and more vectors: dense, and sparse as a
 # line over the density.
-_DENSE, _DENSE_LARGE = (0.072, 0.037, 0.027), (0.19, 0.066, 0.026)
+_DENSE, _DENSE_LARGE = (0.072, 0.042, 0.027), (0.19, 0.066, 0.026)
 _SPARSE = {
     "portable": ((0.001, 0.43), (0.001, 0.19), (0.001, 0.17)),
     "avx2": ((0.013, 0.27), (0.0005, 0.07), (0.0005, 0.03)),
-    "avx512": ((0.005, 0.05), (0.0005, 0.06), (0.0005, 0.025)),
+    "avx512": ((0.007, 0.051), (0.0007, 0.05), (0.001, 0.0235)),
 }
 
 

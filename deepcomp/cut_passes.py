@@ -1,0 +1,158 @@
+"""Pruning thresholds of tensors that are read in parts: fractions, and standard deviations.
+
+Han, Mao, Dally, "Deep Compression", ICLR 2016, section 2.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _kernels, prune
+from .floats import to_values
+from .passes import Pass, Passes, Patterns
+
+Cut = tuple[int, int]  # the least magnitude that is kept, and how many of it go, the last ones
+Sizes = Sequence[tuple[str, int]]  # dtype and number of entries of each part
+
+
+def cut_passes(what: str, number: float, parts: Sizes) -> Passes[list[Cut]]:
+    """Find where to cut tensors that are counted together.
+
+    Parameters
+    ----------
+    what : {"sparsity", "threshold", "std"}
+    number : float
+    parts : sequence of (str, int)
+        Dtype and number of entries of each part of the tensors, in order. Parts of one tensor
+        begin at multiples of 2**20 entries.
+
+    Returns
+    -------
+    list of (int, int)
+        For each part the least magnitude pattern that is kept, and how many entries of this
+        magnitude become zero as well, the last ones first: as `prune.keep_at_least` takes them.
+    """
+    if what == "sparsity":
+        return (yield from _sparsity_passes(number, parts))
+    if what == "std":
+        number = yield from _deviation_passes(number, sum(numel for _, numel in parts))
+    return [(prune.threshold_pattern(number, dtype), 0) for dtype, _ in parts]
+
+
+class NotFiniteError(ValueError):
+    """Raise when `tensor`, which is to be pruned or shared, is not finite."""
+
+    tensor = ""
+
+
+def check_finite_passes(parts: Sequence[tuple[str, str]]) -> Passes[None]:
+    """Raise NotFiniteError if a float tensor has entries that are not finite.
+
+    Parameters
+    ----------
+    parts : sequence of (str, str)
+        The name of the tensor of each part, and its dtype.
+    """
+    largest = yield Pass(_largest_magnitude)
+    for (name, dtype), magnitude in zip(parts, largest, strict=True):
+        if magnitude >= prune.threshold_pattern(math.inf, dtype):
+            error = NotFiniteError(
+                f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared "
+                "(bits=None without pruning stores it exactly)"
+            )
+            error.tensor = name
+            raise error
+
+
+def _sparsity_passes(sparsity: float, parts: Sizes) -> Passes[list[Cut]]:
+    """Cut at the k-th magnitude of all parts; of equal magnitudes the last ones go first."""
+    k = round(sparsity * sum(numel for _, numel in parts))
+    if k == 0:
+        return [(0, 0) for _ in parts]
+    dtypes = {dtype for dtype, _ in parts}
+    common = dtypes.pop() if len(dtypes) == 1 else "float64"
+    magnitude = yield from _kth_magnitude_passes(k, common)
+    counts = yield Pass(_count_ties, (magnitude, common))
+    to_remove = k - sum(below for below, _ in counts)
+    cuts = []
+    for (dtype, _), (_, n_equal) in zip(reversed(parts), reversed(counts), strict=True):
+        n_ties = min(n_equal, to_remove)
+        to_remove -= n_ties
+        own = magnitude
+        if common != dtype:
+            own = prune.threshold_pattern(float(np.uint64(magnitude).view(np.float64)), dtype)
+        cuts.append((own, n_ties))
+    return cuts[::-1]
+
+
+def _kth_magnitude_passes(k: int, dtype: str) -> Passes[int]:
+    """Find the pattern of the k-th smallest magnitude, 16 bits in each pass."""
+    prefix = -1
+    for shift in range({"float64": 48, "float32": 16}.get(dtype, 0), -1, -16):
+        counts = np.zeros(1 << 16, np.int64)
+        for digits, n in (yield Pass(_count_digits, (dtype, shift, prefix))):
+            counts[digits] += n
+        prefix, k = prune.next_digit(counts, prefix, k)
+    return prefix
+
+
+def _deviation_passes(multiple: float, n: int) -> Passes[float]:
+    """Return a multiple of the standard deviation."""
+    if n == 0:
+        return 0.0
+    exponent = max(e for e in (yield Pass(_largest_exponent)) if e is not None)
+    # scaled, so that squares stay in range; sums of chunks, so that all machines add alike
+    sums = yield Pass(_sums, (exponent,))
+    mean = sum(x for part in sums for x in part) / n
+    squares = yield Pass(_sums_of_squares, (exponent, mean))
+    variance = sum(x for part in squares for x in part) / n
+    deviation = math.ldexp(math.sqrt(variance), exponent)
+    return float(min(multiple * deviation, float(np.finfo(np.float64).max)))
+
+
+def _largest_magnitude(patterns: Patterns, dtype: str) -> int:
+    return prune.largest_magnitude(patterns)
+
+
+def _count_digits(
+    patterns: Patterns, dtype: str, common: str, shift: int, prefix: int
+) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    counts = np.zeros(1 << 16, np.int64)
+    for chunk in prune.chunks(patterns):
+        wide = _widen(chunk, dtype, common)
+        mask = prune.magnitude_mask(wide.itemsize)
+        _kernels.count_digits_into(wide, mask, shift, prefix, counts)
+    digits = np.flatnonzero(counts)
+    return digits.astype(np.uint16), counts[digits]
+
+
+def _count_ties(patterns: Patterns, dtype: str, magnitude: int, common: str) -> tuple[int, int]:
+    counts = [prune.count_ties(_widen(c, dtype, common), magnitude) for c in prune.chunks(patterns)]
+    return sum(below for below, _ in counts), sum(equal for _, equal in counts)
+
+
+def _widen(patterns: Patterns, dtype: str, common: str) -> Patterns:
+    if dtype == common:
+        return np.require(patterns, requirements="A")
+    return to_values(patterns, dtype).astype(np.float64).view(np.uint64)
+
+
+def _largest_exponent(patterns: Patterns, dtype: str) -> int | None:
+    exponents = (int(np.frexp(np.abs(v).max())[1]) for v in _chunks(patterns, dtype))
+    return max(exponents, default=None)
+
+
+def _sums(patterns: Patterns, dtype: str, exponent: int) -> list[float]:
+    return [float(np.ldexp(v, -exponent).sum()) for v in _chunks(patterns, dtype)]
+
+
+def _sums_of_squares(patterns: Patterns, dtype: str, exponent: int, mean: float) -> list[float]:
+    chunks = _chunks(patterns, dtype)
+    return [float(((np.ldexp(v, -exponent) - mean) ** 2).sum()) for v in chunks]
+
+
+def _chunks(patterns: Patterns, dtype: str) -> Any:
+    return (to_values(c, dtype).astype(np.float64) for c in prune.chunks(patterns))

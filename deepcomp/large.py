@@ -1,0 +1,157 @@
+"""Checkpoints larger than memory: compressed in parts, by any number of processes.
+
+**The result** is a folder: shards ``model-00001-of-00005.dcz``, each a file as any other, and an
+index of shards ``model.dcz.index.json`` (``formats/dcz.md``, section 11), which `deepcomp.load`
+presents as one model. Which tensors a shard has follows from the checkpoint and `shard_nbytes`.
+
+**A task** is a small message for one worker: which entries of which file, what to do, and which
+file to write (`part_tasks`). A few small tensors are one task: all stages, and the sections in a
+file under ``parts``. A tensor of more than `task_numel` entries is cut into pieces of so many.
+What must be known of all of it (its threshold, codebook and codes) is found in passes over the
+pieces; their answers are counts that add up, so the bytes are those of one piece. Then each piece
+is encoded into a file under ``parts``. At last the parts of a shard are put together. What
+travels between processes besides: histograms, codebooks, and codes.
+
+**In rounds**: all that can be done now is given to joblib at once; what it makes possible follows
+in the next round. Shards that are whole are verified and left alone, parts too: this is how a
+second call goes on. `job` refuses one with other arguments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from . import job
+from .records import MAX_BLOCK_NUMEL
+
+if TYPE_CHECKING:
+    from .large_model import LargeModel, ShardFile
+    from .model import CompressedModel
+
+TASK_NUMEL = 1 << 25
+SHARD_NBYTES = 5_000_000_000
+
+
+def compress_checkpoint(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    bits: int | Mapping[str, int] | None = 5,
+    sparsity: float | Mapping[str, float] | None = None,
+    threshold: float | Mapping[str, float] | None = None,
+    std: float | Mapping[str, float] | None = None,
+    scope: str = "layer",
+    shard_nbytes: int = SHARD_NBYTES,
+    task_numel: int = TASK_NUMEL,
+    n_jobs: int | None = None,
+) -> CompressedModel:
+    """Compress a checkpoint that need not fit in memory, into a folder of shards.
+
+    The tensors become what `compress` makes of them, byte for byte, whatever the number of
+    workers, the backend and `task_numel`. A call that was interrupted is made again with the same
+    arguments, and goes on. The checkpoint must not change meanwhile.
+
+    Work is shared out by joblib: ``with joblib.parallel_config(backend="dask")`` (or "ray",
+    "loky", "threading") around the call decides where. All workers must see both folders.
+
+    Parameters
+    ----------
+    source : str or os.PathLike
+        A checkpoint as of `importers.read_checkpoint`: a safetensors file, or a folder of them with
+        an index, is read by ranges; a tensor of another format must fit in memory.
+    target : str or os.PathLike
+        A folder; is made if it is not there.
+    bits, sparsity, threshold, std, scope
+        See `compress`.
+    shard_nbytes : int, default 5 GB
+        A shard takes tensors, in order, up to so many bytes when they are dense, and one at least.
+    task_numel : int, default 2**25
+        The most weights that a worker has in memory; larger tensors are cut. A multiple of 2**20.
+        A worker needs some 100 MB and about 7 bytes for each of them (of bfloat16).
+    n_jobs : int, optional
+        Number of workers, as of ``joblib.Parallel``: -1 for all cores. By default one, or what
+        ``joblib.parallel_config`` says.
+
+    Returns
+    -------
+    CompressedModel
+        What `load` returns for `target`.
+
+    Raises
+    ------
+    ValueError
+        If a setting is not possible, the folder was begun with other arguments, or a tensor
+        cannot be compressed. The message names the tensor; what was finished stays.
+    OSError
+        If a file cannot be read or written.
+    ImportError
+        If more than one worker is wanted, and joblib is missing: ``deepcomp[parallel]``.
+    RuntimeError
+        If workers die again and again.
+
+    Examples
+    --------
+    >>> import deepcomp, numpy as np, os, tempfile
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> source, target = (os.path.join(folder.name, name) for name in ("model.npz", "packed"))
+    >>> np.savez(source, w=np.eye(64), b=np.ones(64))
+    >>> deepcomp.compress_checkpoint(source, target, bits=2)
+    <CompressedModel of 2 tensors, ... of 33280 bytes>
+    >>> sorted(os.listdir(target))
+    ['model-00001-of-00001.dcz', 'model.dcz.index.json', 'model.dcz.job.json']
+    >>> folder.cleanup()
+    """
+    from .large_model import open_model, shards_of
+    from .rounds import run
+    from .storage import load
+    from .workers import Workers
+
+    _check("shard_nbytes", shard_nbytes, 1)
+    _check("task_numel", task_numel, MAX_BLOCK_NUMEL)
+    source, target = os.path.abspath(os.fsdecode(source)), os.path.abspath(os.fsdecode(target))
+    model = open_model(source, (bits, sparsity, threshold, std, scope), task_numel)
+    job.begin(
+        target,
+        {
+            "bits": _plain(bits),
+            "sparsity": _plain(sparsity),
+            "threshold": _plain(threshold),
+            "std": _plain(std),
+            "scope": scope,
+            "shard_nbytes": shard_nbytes,
+            "source": model.stamps,
+            "metadata": model.metadata,
+        },
+    )
+    shards = shards_of(model, target, shard_nbytes)
+    with Workers(n_jobs, sum(t.numel for t in model.tensors)) as workers:
+        run(workers, model, shards, os.path.join(target, job.PARTS_NAME), task_numel)
+    _finish(model, shards, target)
+    return load(target)
+
+
+def _finish(model: LargeModel, shards: list[ShardFile], target: str) -> None:
+    """Write the index of shards, and remove the parts."""
+    import shutil
+
+    from .container import Reader
+    from .files import write_whole
+    from .shards import INDEX_NAME, describe, encode_shard_index
+
+    readers = ((os.path.basename(shard.path), Reader(shard.path)) for shard in shards)
+    index = describe(model.metadata, readers, model.names, model.aliases)
+    write_whole(os.path.join(target, INDEX_NAME), encode_shard_index(index))
+    shutil.rmtree(os.path.join(target, job.PARTS_NAME), ignore_errors=True)
+
+
+def _check(name: str, value: Any, step: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1 or value % step:
+        multiple = f", a multiple of {step}" if step > 1 else ""
+        raise ValueError(f"{name} is {value!r}: expected a positive integer{multiple}")
+
+
+def _plain(setting: Any) -> Any:
+    """Return a setting as JSON keeps it: of a mapping, the order counts."""
+    return [[k, v] for k, v in setting.items()] if isinstance(setting, Mapping) else setting

@@ -1,0 +1,335 @@
+"""Models in several files: the index of shards, and shards that are opened when they are needed.
+
+``formats/dcz.md``, section 11. Standard library only.
+"""
+
+import os
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .container import MAX_INDEX_NBYTES, Reader
+from .errors import DczError, UnsupportedVersionError
+from .index import (
+    MAX_INTEGER,
+    canonical_json,
+    check_integer,
+    entry_from_json,
+    entry_to_json,
+    expect,
+    expect_keys,
+    parse_value,
+    short,
+)
+from .ranges import open_file
+from .records import TensorRecord
+from .urls import is_url
+
+INDEX_SUFFIX = ".dcz.index.json"
+INDEX_NAME = "model" + INDEX_SUFFIX
+_VERSION = (1, 0)
+_SMALLEST_FILE = 36  # bytes; section 2
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file of a model, as the index of shards describes it.
+
+    Attributes
+    ----------
+    name : str
+        Of a file in the folder of the index.
+    nbytes : int
+    crc32 : int
+        The checksum in its trailer.
+    """
+
+    name: str
+    nbytes: int
+    crc32: int
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What a model in several files holds.
+
+    Attributes
+    ----------
+    metadata : dict of str to str
+    shards : list of Shard
+    entries : dict of str to TensorRecord or str
+        By tensor name, in the order of the model; a string is an alias.
+    shard_of : dict of str to int
+        For each tensor that is no alias, its shard.
+    """
+
+    metadata: dict[str, str]
+    shards: list[Shard]
+    entries: dict[str, TensorRecord | str]
+    shard_of: dict[str, int]
+
+
+def encode_shard_index(index: ShardIndex) -> bytes:
+    """Write an index of shards as canonical JSON.
+
+    Parameters
+    ----------
+    index : ShardIndex
+
+    Returns
+    -------
+    bytes
+
+    Raises
+    ------
+    ValueError
+        If it would be larger than an index may be.
+    """
+    tensors = []
+    for name, entry in index.entries.items():
+        item = entry_to_json(name, entry)
+        if name in index.shard_of:
+            item["shard"] = index.shard_of[name]
+        tensors.append(item)
+    text = canonical_json(
+        {
+            "format": ["dcz-shards", *_VERSION],
+            "metadata": index.metadata,
+            "shards": [vars(shard) for shard in index.shards],
+            "tensors": tensors,
+        }
+    )
+    raw = text.encode()
+    if len(raw) > MAX_INDEX_NBYTES:
+        raise ValueError(f"an index of {len(raw)} bytes: at most {MAX_INDEX_NBYTES} fit")
+    return raw
+
+
+def decode_shard_index(raw: bytes) -> ShardIndex:
+    """Read and check an index of shards.
+
+    Parameters
+    ----------
+    raw : bytes
+
+    Returns
+    -------
+    ShardIndex
+
+    Raises
+    ------
+    DczError
+        If any rule of section 11 is broken.
+    UnsupportedVersionError
+        If it has another version.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise DczError(f"the index is not UTF-8: {error}") from None
+    _check_version(*parse_value(text, expect(text, 0, '{"format":')))
+    _, position = parse_value(text, len('{"format":'))
+    metadata, position = parse_value(text, expect(text, position, ',"metadata":'))
+    if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
+        raise DczError("index: metadata is not an object of strings")
+    shard_list, position = parse_value(text, expect(text, position, ',"shards":'))
+    shards = _shards(shard_list)
+    position = expect(text, position, ',"tensors":[')
+    entries: dict[str, TensorRecord | str] = {}
+    shard_of: dict[str, int] = {}
+    while text[position : position + 1] != "]":
+        if entries:
+            position = expect(text, position, ",")
+        item, position = parse_value(text, position)
+        _add(item, entries, shard_of, len(shards))
+    if expect(text, position, "]}") != len(text):
+        raise DczError("index: something follows its end")
+    if empty := set(range(len(shards))) - set(shard_of.values()):
+        raise DczError(f"index: shard {short(shards[min(empty)].name)} has no tensor")
+    return ShardIndex(metadata, shards, entries, shard_of)
+
+
+def _check_version(value: Any, _: int) -> None:
+    name, major, minor = value if isinstance(value, list) and len(value) == 3 else (None,) * 3
+    if name != "dcz-shards" or type(major) is not int or type(minor) is not int:
+        raise DczError(f"index: format {short(value)}: expected ['dcz-shards', 1, 0]")
+    if major != _VERSION[0] or minor > _VERSION[1]:
+        raise UnsupportedVersionError(
+            f"index of shards, version {major}.{minor}: "
+            f"this deepcomp reads version {_VERSION[0]}.{_VERSION[1]}"
+        )
+
+
+def _shards(items: Any) -> list[Shard]:
+    if not isinstance(items, list):
+        raise DczError(f"index: shards is {short(items)}: expected an array")
+    shards: dict[str, Shard] = {}
+    for item in items:
+        expect_keys(item, {"crc32", "name", "nbytes"}, "index: a shard")
+        name = item["name"]
+        is_name = isinstance(name, str) and name.endswith(".dcz")
+        if not is_name or any(c in "/\\" or c < " " for c in name):
+            raise DczError(f"index: {short(name)} is not the name of a shard")
+        if name in shards:
+            raise DczError(f"index: shard {short(name)} is there twice")
+        check_integer(item["nbytes"], f"nbytes of {short(name)}", _SMALLEST_FILE, MAX_INTEGER)
+        check_integer(item["crc32"], f"crc32 of {short(name)}", 0, (1 << 32) - 1)
+        shards[name] = Shard(name, item["nbytes"], item["crc32"])
+    return list(shards.values())
+
+
+def _add(
+    item: Any, entries: dict[str, TensorRecord | str], shard_of: dict[str, int], n_shards: int
+) -> None:
+    """Check the object of a tensor, and take it in."""
+    name = item.get("name") if isinstance(item, dict) else None
+    if not isinstance(name, str):
+        raise DczError(f"index: a tensor has no name: {short(item)}")
+    if name in entries:
+        raise DczError(f"index: tensor {short(name)} is there twice")
+    try:
+        if "alias" not in item:
+            shard_of[name] = check_integer(item.pop("shard", None), "shard", 0, n_shards - 1)
+        entries[name] = entry_from_json(item, entries)
+    except DczError as error:
+        raise DczError(f"index: tensor {short(name)}: {error}") from None
+
+
+class Shards:
+    """The shards of a model, each opened when a tensor of it is first asked for.
+
+    Parameters
+    ----------
+    path : str
+        Path or URL of the index.
+
+    Attributes
+    ----------
+    name : str
+    nbytes : int
+        Size of the index.
+    index : ShardIndex
+
+    Raises
+    ------
+    DczError, OSError
+        If the index cannot be read, or breaks a rule.
+    """
+
+    def __init__(self, path: str) -> None:
+        file = open_file(path)
+        self.name, self.nbytes = file.name, file.nbytes
+        if self.nbytes > MAX_INDEX_NBYTES:
+            raise DczError(f"{self.name}: {self.nbytes} bytes are too many for an index of shards")
+        try:
+            self.index = decode_shard_index(bytes(file.read(0, self.nbytes)))
+        except DczError as error:
+            raise type(error)(f"{self.name}: {error}") from None
+        self._path = path
+        self._readers: dict[int, Reader] = {}
+        self._lock = threading.Lock()
+
+    def section(self, name: str, *part: int) -> memoryview:
+        """Return the section of a tensor; see `Reader.section`.
+
+        Raises
+        ------
+        DczError
+            If its shard is damaged, or is not the file that the index describes.
+        OSError
+            If it cannot be read.
+        """
+        return self.reader(self.index.shard_of[name]).section(name, *part)
+
+    def reader(self, i: int) -> Reader:
+        """Return a shard, opened and compared with the index of shards."""
+        reader = self._readers.get(i)
+        if reader is None:
+            with self._lock:
+                reader = self._readers.get(i) or self._open(i)
+                self._readers[i] = reader
+        return reader
+
+    def _open(self, i: int) -> Reader:
+        shard = self.index.shards[i]
+        reader = Reader(beside(self._path, shard.name))
+        for what in ("nbytes", "crc32"):
+            expected, found = getattr(shard, what), getattr(reader, what)
+            if expected != found:
+                raise DczError(
+                    f"{reader.name}: {what} is {found}: expected {expected}, as {self.name} says"
+                )
+        of_shard = [name for name, j in self.index.shard_of.items() if j == i]
+        expected = {name: self.index.entries[name] for name in of_shard}
+        if list(reader.index.entries.items()) != list(expected.items()):
+            raise DczError(
+                f"{reader.name}: {_difference(expected, reader.index.entries)}: "
+                f"not the tensors that {self.name} says"
+            )
+        return reader
+
+    def __getstate__(self) -> Any:
+        raise TypeError("an open model in several files cannot be pickled; its tensors can")
+
+
+def beside(path: str, name: str) -> str:
+    """Return the path, or the URL, of a file in the folder of another."""
+    if is_url(path):
+        start, _, query = path.partition("?")
+        return f"{start.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
+    return os.path.join(os.path.dirname(path), name)
+
+
+def index_in(path: str) -> str | None:
+    """Return the index of shards that a path stands for: itself, or the only one in a folder.
+
+    Raises
+    ------
+    DczError
+        If it is a folder without one, or with more than one.
+    """
+    if path.partition("?")[0].endswith(INDEX_SUFFIX):
+        return path
+    if is_url(path):
+        return beside(path, INDEX_NAME) if path.endswith("/") else None
+    if not os.path.isdir(path):
+        return None
+    found = sorted(name for name in os.listdir(path) if name.endswith(INDEX_SUFFIX))
+    if len(found) != 1:
+        listed = ", ".join(found[:5]) or "none"
+        raise DczError(f"{path}: expected one *{INDEX_SUFFIX} in the folder, found {listed}")
+    return os.path.join(path, found[0])
+
+
+def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    for name in [*expected, *found]:
+        if expected.get(name) != found.get(name):
+            return f"tensor {short(name)}"
+    return "their order"
+
+
+def describe(
+    metadata: dict[str, str],
+    readers: Iterable[tuple[str, Reader]],
+    order: Iterable[str],
+    aliases: dict[str, str],
+) -> ShardIndex:
+    """Return the index of shards that are written.
+
+    Parameters
+    ----------
+    metadata : dict of str to str
+    readers : iterable of (str, Reader)
+        Name and content of each shard, in order.
+    order : iterable of str
+        All names of the model.
+    aliases : dict of str to str
+    """
+    shards, records, shard_of = [], {}, {}
+    for i, (name, reader) in enumerate(readers):
+        shards.append(Shard(name, reader.nbytes, reader.crc32))
+        records.update(reader.index.entries)
+        shard_of.update(dict.fromkeys(reader.index.entries, i))
+    entries = {name: aliases.get(name) or records[name] for name in order}
+    return ShardIndex(metadata, shards, entries, shard_of)

@@ -1,0 +1,110 @@
+"""A tensor in parts: the same cut, codebook and bytes as in one piece, wherever it is cut."""
+
+from itertools import pairwise
+from unittest import mock
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import FLOAT_DTYPES, generators, to_patterns, weights
+
+from deepcomp import codebook_passes, counts, encode, pipeline, prune, sharing
+from deepcomp.arrays import Source
+from deepcomp.cut_passes import cut_passes
+from deepcomp.encode import encode_part, encode_tensor, make_plan, record_of
+from deepcomp.passes import drive, over
+from deepcomp.records import MIN_BLOCK_NUMEL
+
+small_blocks = mock.patch.multiple(
+    encode, MAX_BLOCK_NUMEL=MIN_BLOCK_NUMEL, _DENSE_BLOCK=MIN_BLOCK_NUMEL
+)
+some = settings(max_examples=60, deadline=None)
+
+
+@st.composite
+def in_parts(draw, patterns, step=1):
+    """Cut an array at up to five places, all multiples of `step`."""
+    places = st.integers(0, patterns.size // step)
+    bounds = sorted(step * n for n in draw(st.lists(places, max_size=5)))
+    return [patterns[a:b] for a, b in pairwise([0, *bounds, patterns.size])]
+
+
+@st.composite
+def floats(draw):
+    """Draw float values of a few distinct ones, or of many, some of them zero; and a dtype."""
+    dtype, rng = draw(st.sampled_from(FLOAT_DTYPES)), draw(generators())
+    values = rng.standard_normal(draw(st.integers(0, 3000)))
+    if draw(st.booleans()):
+        values = np.round(values, 1)
+    values[rng.random(values.size) < draw(st.sampled_from((0.0, 0.5, 1.0)))] = 0
+    return to_patterns(values, dtype), dtype
+
+
+@some
+@given(weights(sizes=st.integers(1, 30_000)), st.data())
+def test_blocks_of_parts_put_together_are_the_section_of_the_whole(weight, data):
+    with small_blocks:
+        record, section = encode_tensor(weight)
+        parts = data.draw(in_parts(weight.patterns, MIN_BLOCK_NUMEL))
+        counted = [counts.count_entries(p, weight.dtype, MIN_BLOCK_NUMEL) for p in parts]
+        plan = make_plan(counts.add(counted), weight.patterns.itemsize)
+        encoded = [encode_part(p, plan) for p in parts]
+    if record.layout == "raw":
+        return
+    joined = [plan.head(), *(d for d, _ in encoded), *(b for _, p in encoded for b in p)]
+    assert b"".join(joined) == b"".join(section)
+    assert record_of("w", weight.dtype, weight.shape, plan, record.section_nbytes).nnz == record.nnz
+
+
+@some
+@given(floats(), st.integers(1, 8), st.booleans(), st.data())
+def test_parts_give_the_codebook_of_the_whole(drawn, bits, tally, data):
+    patterns, dtype = drawn
+    patterns = prune.keep_at_least(patterns, 0)
+    parts = [(p, dtype) for p in data.draw(in_parts(patterns))]
+    with mock.patch.object(sharing, "MAX_SORTED", 0 if tally else 1 << 15):
+        passes = codebook_passes.codebook_passes(bits, dtype, patterns.size)
+        codebook = drive(passes, over(parts))
+        whole = patterns.copy()
+        pipeline.share(whole, dtype, bits)
+    for part, _ in parts:
+        if codebook is not None:
+            codebook_passes.put_codebook(part, dtype, codebook)
+    assert patterns.tobytes() == whole.tobytes()
+
+
+@some
+@given(
+    floats(),
+    st.sampled_from([("sparsity", 0.5), ("sparsity", 0.97), ("std", 0.7), ("threshold", 0.4)]),
+    st.data(),
+)
+def test_parts_are_cut_where_the_whole_is(drawn, rule, data):
+    patterns, dtype = drawn
+    # sums are those of chunks of 2**20 entries, here of 64
+    with mock.patch.object(prune, "_CHUNK", 64):
+        parts = data.draw(in_parts(patterns, 64))
+        passes = cut_passes(*rule, [(dtype, p.size) for p in parts])
+        cuts = drive(passes, over([(p, dtype) for p in parts]))
+        source = Source("w", dtype, (patterns.size, 1), ("w",), lambda: patterns)
+        whole = pipeline._cuts([source], rule[0], {"w": rule[1]}, "layer")["w"]
+    pruned = [prune.keep_at_least(p, *cut) for p, cut in zip(parts, cuts, strict=True)]
+    assert np.concatenate(pruned).tobytes() == prune.keep_at_least(patterns, *whole).tobytes()
+
+
+@some
+@given(st.lists(floats(), min_size=1, max_size=4), st.sampled_from((0.3, 0.9)), st.data())
+def test_parts_of_many_tensors_are_cut_together_where_the_tensors_are(drawn, sparsity, data):
+    sources = [
+        Source(f"{i}", dtype, (p.size, 1), (i,), lambda p=p: p)
+        for i, (p, dtype) in enumerate(drawn)
+    ]
+    numbers = dict.fromkeys((s.name for s in sources), sparsity)
+    whole = pipeline._cuts(sources, "sparsity", numbers, "global")
+    parts = [[(q, dtype) for q in data.draw(in_parts(p))] for p, dtype in drawn]
+    flat = [part for of_one in parts for part in of_one]
+    cuts = iter(drive(cut_passes("sparsity", sparsity, [(d, q.size) for q, d in flat]), over(flat)))
+    for source, of_one in zip(sources, parts, strict=True):
+        pruned = [prune.keep_at_least(q, *next(cuts)) for q, _ in of_one]
+        expected = prune.keep_at_least(source.fetch(), *whole[source.name])
+        assert np.concatenate(pruned).tobytes() == expected.tobytes()
