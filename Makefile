@@ -22,6 +22,7 @@ ASAN := build/asan/lib$(patsubst .venv%,%,$(notdir $(VENV)))
 
 # Stamps. Each gets the time at which its work began: an edit during the work is not missed.
 INSTALLED := $(VENV)/installed.stamp
+TEST_INSTALLED := $(VENV)/test.stamp
 NATIVE := $(VENV)/native.stamp
 DEBUG_BUILT := $(DEBUG)/built.stamp
 ASAN_BUILT := $(ASAN)/built.stamp
@@ -52,7 +53,7 @@ help:
 demo: $(NATIVE)
 	$(PY) examples/quickstart.py
 
-test: $(NATIVE) $(DEBUG_BUILT)
+test: $(NATIVE) $(TEST_INSTALLED) $(DEBUG_BUILT)
 	@echo "=== tests 1/3: release build, native kernels"
 	@$(call expect,native,False)
 	$(PYTEST) $(PYTEST_FLAGS) --doctest-modules deepcomp tests
@@ -79,14 +80,14 @@ sanitized = cd build && PYTHONPATH=$(abspath $(ASAN)) \
 	UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1 \
 	LD_PRELOAD=$(abspath $(1)):$(call library,libasan.so):$(call library,libubsan.so):$(call library,libstdc++.so)
 
-test-asan: $(ASAN_BUILT)
+test-asan: $(TEST_INSTALLED) $(ASAN_BUILT)
 	@$(call copy_python,$(ASAN))
 	@$(call sanitized,$(ASAN)/hooks.so) $(PY) -c 'import deepcomp._native.huffman as m; \
 		print(m.__file__); assert m.__file__.startswith("$(abspath $(ASAN))")'
 	$(call sanitized,$(ASAN)/hooks.so) $(PY) $(PYTEST) $(PYTEST_FLAGS) \
 		-m 'not browser' -c ../pyproject.toml --rootdir .. ../tests
 
-fuzz: $(ASAN_BUILT) $(FUZZER)
+fuzz: $(TEST_INSTALLED) $(ASAN_BUILT) $(FUZZER)
 	@$(call copy_python,$(ASAN))
 	$(call sanitized,$(FUZZER)) $(PY) ../fuzz/run.py \
 		$(if $(INPUT),--input $(abspath $(INPUT)),--time $(TIME) --jobs $(JOBS))
@@ -99,13 +100,13 @@ expect = cd build && $(PY) -c 'import deepcomp._kernels as k; info = k.build_inf
 bench: export OMP_NUM_THREADS = 1
 bench: export MKL_NUM_THREADS = 1
 bench: export OPENBLAS_NUM_THREADS = 1
-bench: $(NATIVE)
+bench: $(NATIVE) $(TEST_INSTALLED)
 	$$(taskset -c 0 true 2>/dev/null && echo taskset -c 0) \
 		$(PYTEST) benchmarks --benchmark-only $(BENCH_FLAGS)
 
 # The extra `ray` alone is not installed with the others: it takes 200 MB.
 bench-large: export OMP_NUM_THREADS = 1
-bench-large: $(NATIVE)
+bench-large: $(NATIVE) $(TEST_INSTALLED)
 	$(PIP) install -c constraints.txt ray
 	$(PY) benchmarks/large.py $(LARGE_FLAGS)
 
@@ -114,16 +115,16 @@ docs: $(NATIVE) $(DOCS_INSTALLED)
 	$(PY) -m sphinx -q -W --keep-going -n docs build/docs
 	@echo "build/docs/index.html"
 
-lint: $(INSTALLED)
+lint: $(TEST_INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-format: $(INSTALLED)
+format: $(TEST_INSTALLED)
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
 
-build: $(INSTALLED)
+build: $(TEST_INSTALLED)
 	rm -rf dist
 	$(VENV)/bin/pyproject-build --no-isolation
 
@@ -136,19 +137,31 @@ $(INSTALLED): pyproject.toml constraints.txt setup.py
 	@$(PIP) --version >/dev/null 2>&1 || { $(check_python) && rm -rf $(VENV) && $(PYTHON) -m venv $(VENV); }
 	@touch $@.begun
 	$(PIP) install -c constraints.txt cython setuptools wheel
-	$(PIP) install -c constraints.txt --no-build-isolation -e '.[torch,test,bench,dev]'
+	$(PIP) install -c constraints.txt --no-build-isolation $(EDITABLE) -e '.[torch]' scikit-learn safetensors
 	@mv $@.begun $@
+
+# With a path that Python searches, not with a finder: that would come after the current folder, and
+# beside a clone called deepcomp, Python would take the clone for the package.
+EDITABLE := --config-settings editable_mode=compat
 
 check_python = { $(PYTHON) -c 'import ensurepip, os, sys, sysconfig; sys.exit(sys.version_info < (3, 10) \
 	or not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' \
 	|| { echo "$(PYTHON) must be CPython 3.10 or newer, with venv and the C headers" \
 	"(on Debian: the packages python3-venv and python3-dev)"; exit 1; }; }
 
-# The packages of the extra `docs` alone: to install the extra would build the package again.
+# The packages of extras alone: to install the extras themselves would build the package again.
+packages_of = $$($(PY) -c 'import sys; from importlib.metadata import requires; \
+	extra = lambda r: r.partition("extra ==")[2].strip(" \"\x27"); \
+	print(*(r.partition(";")[0] for r in requires("deepcomp") if extra(r) in sys.argv))' $(1))
+
+$(TEST_INSTALLED): $(INSTALLED)
+	@touch $@.begun
+	$(PIP) install -c constraints.txt $(call packages_of,test bench dev)
+	@mv $@.begun $@
+
 $(DOCS_INSTALLED): $(INSTALLED)
 	@touch $@.begun
-	$(PIP) install -c constraints.txt $$($(PY) -c 'from importlib.metadata import requires; \
-		print(*(r.partition(";")[0] for r in requires("deepcomp") if "docs" in r.partition("extra ==")[2]))')
+	$(PIP) install -c constraints.txt $(call packages_of,docs)
 	@mv $@.begun $@
 
 # The editable install may have built the native modules just now: then nothing is left to do.

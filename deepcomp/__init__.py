@@ -24,14 +24,17 @@ _HOMES = {
     "share_weights": "nn.shared",
 }
 
-_MODULES = ("exporters", "hf", "importers", "plot")
+_MODULES = ("csr", "exporters", "hf", "importers", "nn", "page", "plot")
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 if TYPE_CHECKING:
+    from . import csr as csr
     from . import exporters as exporters
     from . import hf as hf
     from . import importers as importers
+    from . import nn as nn
+    from . import page as page
     from . import plot as plot
     from .compression import compress as compress
     from .errors import DczError as DczError

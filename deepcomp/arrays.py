@@ -106,7 +106,16 @@ def sources(model: Any) -> dict[str, Source | str]:
         )
     entries: dict[str, Source | str] = {}
     first_names: dict[tuple[Any, ...], str] = {}
-    for source in _folded(model):
+    try:
+        folded = _folded(model)
+    except ValueError as error:
+        if not any(isinstance(value, Mapping) for value in model.values()):
+            raise
+        raise ValueError(
+            f"{error}: of a checkpoint pass the state_dict alone, as checkpoint['state_dict'], or "
+            "deepcomp.importers.read_checkpoint(path).tensors"
+        ) from None
+    for source in folded:
         first = first_names.setdefault(source.identity, source.name)
         entries[source.name] = source if first == source.name else first
     return entries

@@ -31,9 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0; 1 if something is wrong with what is in a file (`diff`: if the files
-        differ); 2 for wrong usage, and for files that cannot be read or written (`diff`: for any
-        trouble); 130 after Ctrl-C.
+        Exit status: 0; 1 if something is wrong with what is in a file (`diff`: also if the files
+        differ); 2 for wrong usage, and for files that cannot be opened (no ``.dcz`` file, cut off,
+        of a newer version) or written; 130 after Ctrl-C.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def inspect_main(arguments: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit status: 0, 1 if ``--verify`` found damage, 2 if the file cannot be read.
+        Exit status: 0, 1 if the file is damaged, 2 if it cannot be opened.
     """
     parser = parsers.inspect_parser()
     return _run(parser.parse_args(arguments), parser.prog)

@@ -42,8 +42,14 @@ def cut_passes(what: str, number: float, parts: Sizes) -> Passes[list[Cut]]:
     return [(prune.threshold_pattern(number, dtype), 0) for dtype, _ in parts]
 
 
+class NotFiniteError(ValueError):
+    """Raise when `tensor`, which is to be pruned or shared, is not finite."""
+
+    tensor = ""
+
+
 def check_finite_passes(parts: Sequence[tuple[str, str]]) -> Passes[None]:
-    """Raise ValueError if a float tensor has entries that are not finite.
+    """Raise NotFiniteError if a float tensor has entries that are not finite.
 
     Parameters
     ----------
@@ -53,10 +59,12 @@ def check_finite_passes(parts: Sequence[tuple[str, str]]) -> Passes[None]:
     largest = yield Pass(_largest_magnitude)
     for (name, dtype), magnitude in zip(parts, largest, strict=True):
         if magnitude >= prune.threshold_pattern(math.inf, dtype):
-            raise ValueError(
+            error = NotFiniteError(
                 f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared "
                 "(bits=None without pruning stores it exactly)"
             )
+            error.tensor = name
+            raise error
 
 
 def _sparsity_passes(sparsity: float, parts: Sizes) -> Passes[list[Cut]]:

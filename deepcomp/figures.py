@@ -73,6 +73,13 @@ class ZeroMap:
     shape: tuple[int, int]
     cell: int
 
+    @property
+    def highest(self) -> float:
+        """Highest density of a whole cell; a smaller one is often full by chance."""
+        rows, columns = (n // self.cell for n in self.shape)
+        whole = self.density[:rows, :columns]
+        return float((whole if whole.any() else self.density).max(initial=0))
+
 
 @dataclass(frozen=True)
 class StreamCode:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator
+from types import TracebackType
 
 from .errors import DczError
 
@@ -98,6 +99,8 @@ class Replacement:
     process may give them; if there is no old one, those of any new file. Other hard links keep
     the old content; extended attributes are not kept.
 
+    At the end of a ``with`` statement the new file takes its place, unless the block raised.
+
     Parameters
     ----------
     path : str or os.PathLike
@@ -122,6 +125,8 @@ class Replacement:
         status = _status(self.path)
         self._target = os.path.realpath(self.path)
         self._folder = os.path.dirname(self._target)
+        if not os.path.isdir(self._folder):
+            raise FileNotFoundError(errno.ENOENT, f"no such folder: {self._folder}", self.path)
         _remove_abandoned(self._folder)
         mode = 0o666 if status is None else 0o600  # until it has the old one's
         while True:
@@ -137,6 +142,23 @@ class Replacement:
             self._file.close()
         if status is not None:
             _take_over(self._file.fileno(), status)
+
+    def __enter__(self) -> "Replacement":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Take the place of the target, unless the block raised."""
+        try:
+            if kind is None:
+                self.sync()
+                self.commit()
+        finally:
+            self.close()
 
     def write(self, data: bytes | memoryview) -> int:
         """Append bytes; return how many, as files do."""

@@ -11,6 +11,8 @@ SORT_KEYS = ("file", "name", "weights", "kept", "bytes", "ratio")
 def to_text(report: Report, sort: str = "file", pattern: str = "*") -> str:
     """Lay a report out as two tables, whose columns of bytes add up to the file.
 
+    The ratio to float32 has a column only if some tensor is of another dtype.
+
     Parameters
     ----------
     report : Report
@@ -40,14 +42,19 @@ def to_text(report: Report, sort: str = "file", pattern: str = "*") -> str:
     )
     total = ["file", *[""] * 3, f"{weights:,}", *[""] * 5, f"{report.file_nbytes:,}"]
     total += [ratio, ratio_float32]
+    dense = f"{report.dense_nbytes:,} bytes "
+    if all(row.dtype == "float32" for row in report.rows):  # both ratios are the same
+        head, total, *lines = (line[:-1] for line in (head, total, *lines))
+        dense += f"({ratio} the file)"
+    else:
+        dense += f"at the tensors' own dtypes ({ratio} the file), "
+        dense += f"{report.float32_nbytes:,} bytes as float32 ({ratio_float32})"
     text = to_table(head, [*lines, total], n_left=4)
     parts = [
         [part, f"{n:,}", f"{100 * n / report.file_nbytes:.1f}"]
         for part, n in report.parts().items()
     ]
     parts.append(["file", f"{report.file_nbytes:,}", "100.0"])
-    dense = f"{report.dense_nbytes:,} bytes at the tensors' own dtypes ({ratio} the file), "
-    dense += f"{report.float32_nbytes:,} bytes as float32 ({ratio_float32})"
     return f"{text}\n\n{to_table(['part', 'bytes', '%'], parts, n_left=1)}\n\ndense: {dense}"
 
 

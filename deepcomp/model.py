@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .patterns import matches
 from .tensor import CompressedTensor
@@ -43,7 +43,21 @@ class CompressedModel(Mapping[str, CompressedTensor]):
             self._tensors[name] = self._tensors[entry] if isinstance(entry, str) else entry
 
     def __getitem__(self, name: str) -> CompressedTensor:
-        return self._tensors[name]
+        try:
+            return self._tensors[name]
+        except KeyError:
+            from difflib import get_close_matches
+
+            nearest = get_close_matches(str(name), self._tensors, 1)
+            hint = f": the nearest name is {nearest[0]!r}" if nearest else ""
+            raise KeyError(f"no tensor {name!r}{hint}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._tensors
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a tensor, or `default` if there is none of this name."""
+        return self._tensors.get(name, default)  # that of Mapping would look for near names
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._tensors)

@@ -120,9 +120,9 @@ def _histogram(found: Histogram) -> dict[str, Any]:
 
 
 def _zeros(found: ZeroMap) -> dict[str, Any]:
-    """Write densities as bytes, 255 for the highest one; no cell with an entry is written as 0."""
-    highest = float(found.density.max(initial=0))
-    shades = np.ceil(found.density * (255 / (highest or 1))).astype(np.uint8)
+    """Write densities as bytes, 255 from the highest one on; only empty cells are written as 0."""
+    highest = found.highest
+    shades = np.ceil(found.density * (255 / (highest or 1))).clip(max=255).astype(np.uint8)
     return {
         "shape": found.shape,
         "grid": shades.shape,

@@ -182,7 +182,8 @@ def _line(i: int, row: Row, largest: int) -> str:
     shape = "×".join(map(str, row.shape)) or "scalar"
     under = shape if row.tied_to is None else f"= {row.tied_to}"
     css = "shape" if row.tied_to is None else "shape tied"
-    name = f'<span class="name">{text(row.name)}</span><span class="{css}">{text(under)}</span>'
+    shown = text(row.name).replace(".", ".<wbr>")  # where a long name may be broken
+    name = f'<span class="name">{shown}</span><span class="{css}">{text(under)}</span>'
     cells: list[tuple[str, object]] = [
         (name, row.name),
         (shape, row.n_weights),

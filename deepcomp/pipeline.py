@@ -119,7 +119,7 @@ def share(patterns: Patterns, dtype: str, bits: int) -> None:
 
 
 def check_finite(weight: Weight) -> None:
-    """Raise ValueError if a float tensor has entries that are not finite."""
+    """Raise NotFiniteError if a float tensor has entries that are not finite."""
     part = [(weight.patterns, weight.dtype)]
     drive(check_finite_passes([(weight.name, weight.dtype)]), over(part))
 

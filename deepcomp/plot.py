@@ -6,6 +6,7 @@ into a new figure, and returns the axes.
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from . import figures
@@ -27,6 +28,7 @@ _COLOURS = {
     "overhead": "#7d8794",
 }
 _MAX_BARS = 40
+_SHOWN = 0.99  # of the bytes, in bars of their own
 _LONGEST = 40  # characters of a name
 
 
@@ -36,7 +38,8 @@ def sizes(packed: CompressedModel, ax: Axes | None = None) -> Axes:
     Parameters
     ----------
     packed : CompressedModel
-        Beyond 40 tensors, the smallest share a bar.
+        The smallest tensors share a bar: those of the last hundredth of the bytes, and all but 39
+        if there are more than 40.
     ax : matplotlib.axes.Axes, optional
 
     Returns
@@ -57,9 +60,10 @@ def sizes(packed: CompressedModel, ax: Axes | None = None) -> Axes:
     >>> deepcomp.plot.sizes(packed).get_xlabel()
     'bytes in the file'
     """
+    _expect(CompressedModel, packed)
     report = report_model(packed)
     rows = sorted((r for r in report.rows if r.nbytes), key=lambda r: r.nbytes, reverse=True)
-    n_own = len(rows) if len(rows) <= _MAX_BARS else _MAX_BARS - 1
+    n_own = _count_bars([row.nbytes for row in rows])
     bars = [(_short_name(row.name), figures.by_kind(row.parts)) for row in rows[:n_own]]
     others = [figures.by_kind(row.parts) for row in rows[n_own:]]
     if others:
@@ -112,6 +116,7 @@ def histogram(tensor: CompressedTensor, ax: Axes | None = None) -> Axes:
     >>> deepcomp.plot.histogram(packed["w"]).get_ylabel()
     'weights'
     """
+    _expect(CompressedTensor, tensor)
     found = figures.histogram(tensor)
     values = found.values.clip(-4e307, 4e307)  # matplotlib wants a range that float64 holds
     ax = _axes(ax)
@@ -156,6 +161,7 @@ def zeros(tensor: CompressedTensor, ax: Axes | None = None) -> Axes:
     >>> deepcomp.plot.zeros(packed["w"]).get_images()[0].get_array().shape
     (100, 100)
     """
+    _expect(CompressedTensor, tensor)
     found = figures.zeros(tensor)
     rows, columns = found.shape
     ax = _axes(ax)
@@ -163,7 +169,7 @@ def zeros(tensor: CompressedTensor, ax: Axes | None = None) -> Axes:
         100 * found.density,
         cmap="Blues",
         vmin=0,
-        vmax=100 * found.density.max(initial=0) or 1,
+        vmax=100 * found.highest or 1,
         extent=(0, max(columns, 1), max(rows, 1), 0),
         aspect="equal" if 0.2 < columns / max(rows, 1) < 5 else "auto",
         interpolation="nearest",
@@ -202,6 +208,7 @@ def code_lengths(tensor: CompressedTensor, ax: Axes | None = None) -> Axes:
     >>> deepcomp.plot.code_lengths(packed["w"]).get_ylabel()
     'bits'
     """
+    _expect(CompressedTensor, tensor)
     codes = figures.code_lengths(tensor)
     ax = _axes(ax)
     for i, code in enumerate(codes):
@@ -216,6 +223,12 @@ def code_lengths(tensor: CompressedTensor, ax: Axes | None = None) -> Axes:
     ax.set_ylabel("bits")
     ax.set_ylim(bottom=0)
     return _finish(ax, tensor, "code lengths" if codes else "raw, without codes")
+
+
+def _expect(kind: type, found: object) -> None:
+    if not isinstance(found, kind):
+        hint = ": give one of its tensors, packed[name]" if kind is CompressedTensor else ""
+        raise TypeError(f"expected a {kind.__name__}, not a {type(found).__name__}{hint}")
 
 
 def _axes(ax: Axes | None, height: float = 3.4) -> Axes:
@@ -238,6 +251,15 @@ def _finish(ax: Axes, tensor: CompressedTensor | None = None, note: str = "") ->
     return ax
 
 
+def _count_bars(sizes: list[int]) -> int:
+    """Return how many tensors, of sizes that fall, have a bar of their own."""
+    n_large = 1 + sum(end < _SHOWN * sum(sizes) for end in accumulate(sizes))
+    n_own = min(n_large, _MAX_BARS - 1)
+    return n_own if n_own < len(sizes) - 1 else len(sizes)  # one tensor needs no bar to share
+
+
 def _short_name(name: str) -> str:
+    """Leave out the middle: names of a model differ at both ends."""
     shown = printable(name)
-    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 3]}..."
+    half = _LONGEST // 2 - 2
+    return shown if len(shown) <= _LONGEST else f"{shown[:half]}...{shown[-half:]}"

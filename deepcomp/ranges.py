@@ -16,6 +16,7 @@ from .urls import is_url, text_without_credentials, without_credentials
 
 TAIL_NBYTES = 1 << 13  # read at once: the index of 200 tensors, and checksums of 80 MB, fit
 _TRAILER_NBYTES = 24
+_EXTRA = ("fsspec", "aiohttp")  # what the extra `remote` installs
 _LONGEST_REASON = 300  # characters of somebody else's error message
 
 
@@ -131,10 +132,9 @@ class RangedFile:
         """Say what went wrong, in one line and without credentials."""
         where = f"{self.name}: {what}: " if what else f"{self.name}: "
         if isinstance(error, ImportError):
-            return ImportError(
-                f"{where}{self._reason(error)} "
-                "(pip install deepcomp[remote]: fsspec, and what it needs for http and https)"
-            )
+            is_ours = error.name in _EXTRA or any(name in str(error) for name in _EXTRA)
+            how = " (pip install deepcomp[remote])" if is_ours else ""  # others: s3fs, ...
+            return ImportError(f"{where}{self._reason(error)}{how}", name=error.name)
         if self._url.startswith("http") and isinstance(error, ValueError):  # as fsspec tells it
             return OSError(
                 f"{where}the server does not send ranges of the file, or does not tell its size: "

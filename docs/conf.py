@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+from sphinx import addnodes
+
 import deepcomp
 
 project = "deepcomp"
@@ -74,6 +77,15 @@ def read_elsewhere(app: Any, name: str, content: list[str]) -> None:
         content[0] = content[0].replace(old, new)
 
 
+def open_pictures(app: Any, doctree: Any, name: str) -> None:
+    """Let a link to a picture show it in full size, where Sphinx would let it be downloaded."""
+    for node in list(doctree.findall(addnodes.download_reference)):
+        if node["reftarget"].startswith("images/"):
+            target = f"_{node['reftarget']}"  # where the HTML builder puts pictures
+            node.replace_self(nodes.reference("", "", *node.children, refuri=target))
+
+
 def setup(app: Any) -> None:
     app.connect("source-read", read_elsewhere)
     app.connect("missing-reference", find)
+    app.connect("doctree-resolved", open_pictures)

@@ -44,7 +44,7 @@ def bytes_column(text):
     return numbers[:-1], numbers[-1]
 
 
-@pytest.mark.parametrize("options", [[], ["--layers", "fc*"], ["--layers", "nothing"]])
+@pytest.mark.parametrize("options", [[], ["--layers", "fc*"], ["--layers", "steps"]])
 def test_both_columns_of_bytes_add_up_to_the_size_of_the_file(capsys, path, options):
     status, out, _ = run(capsys, path, *options)
     tables = out.split("\n\n")
@@ -59,6 +59,17 @@ def test_table_has_the_columns_of_the_paper(capsys, path):
     line = next(line for line in out.splitlines() if line.startswith("fc.weight"))
     assert line.split()[:7] == ["fc.weight", "64x128", "float32", "sparse", "8,192", "10.0", "5.0"]
     assert "= fc.weight" in next(line for line in out.splitlines() if "tied.weight" in line)
+
+
+def test_the_ratio_to_float32_has_a_column_only_if_it_is_another(capsys, path, tmp_path):
+    _, out, _ = run(capsys, path)
+    assert out.splitlines()[0].endswith("ratio  vs f32") and "bytes as float32" in out
+    deepcomp.save({"w": np.ones((9, 9), np.float32)}, tmp_path / "plain.dcz")
+    _, out, _ = run(capsys, tmp_path / "plain.dcz")
+    assert out.splitlines()[0].split()[-2:] == ["bytes", "ratio"] and "float32 (" not in out
+    size = (tmp_path / "plain.dcz").stat().st_size
+    assert out.endswith(f"dense: 324 bytes ({324 / size:.2f}x the file)\n")
+    assert "ratio_float32" in run(capsys, tmp_path / "plain.dcz", "--json")[1]
 
 
 def test_json_adds_up_and_keeps_its_schema(capsys, path):
@@ -122,6 +133,18 @@ def test_unreadable_files_give_one_line_and_status_2(capsys, path, change, messa
         status, out, err = run(capsys, path, *options)
         assert (status, out) == (2, "")
         assert err.count("\n") == 1 and message in err
+
+
+def test_a_pattern_that_matches_nothing_gives_one_line_and_status_2(capsys, path):
+    for options in (["--layers", "fc3*"], ["--layers", "fc3*", "--json"]):
+        status, out, err = run(capsys, path, *options)
+        assert (status, out) == (2, "")
+        assert err == "dcz-inspect: --layers: the pattern 'fc3*' matches no tensor\n"
+
+
+def test_a_file_without_tensors_is_no_trouble(capsys, tmp_path):
+    deepcomp.save({}, tmp_path / "m.dcz")
+    assert run(capsys, tmp_path / "m.dcz")[0] == 0
 
 
 def test_missing_files_and_folders_give_one_line_and_status_2(capsys, tmp_path):

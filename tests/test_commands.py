@@ -162,6 +162,9 @@ def test_compress_exactly_keeps_every_bit(dcz, model):
         ("--std x", "expected a number"),
         ("--std 1 --sparsity 0.5", "not allowed with argument"),
         ("--scope model", "invalid choice"),
+        ("--scope global", "--sparsity or --std is missing"),
+        ("--speed 3", "unrecognized arguments: --speed 3 (dcz compress --help"),
+        ("--key fc1", "a key is for PyTorch checkpoints"),
     ],
 )
 def test_wrong_settings_are_wrong_usage_and_write_nothing(dcz, folder, arguments, message):
@@ -174,7 +177,12 @@ def test_a_tensor_that_cannot_be_shared_is_wrong_content_and_the_old_file_stays(
     np.savez("nan.npz", **model)
     before = (folder / "model.dcz").read_bytes()
     result = dcz("compress", "nan.npz", "model.dcz")
-    assert fails(result, 1, "'fc1.weight' has NaN or infinite entries")
+    assert fails(result, 1, "nan.npz: tensor 'fc1.weight' has NaN or infinite entries")
+    assert "--set 'fc1.weight:bits=none' stores it" in result[2]
+    assert dcz("compress", "nan.npz", "out.dcz", "--set", "fc1.weight:bits=none")[0] == 0
+    (folder / "out.dcz").unlink()
+    result = dcz("compress", "nan.npz", "out.dcz", "--std", "1")
+    assert "--set 'fc1.weight:bits=none,std=none' stores it" in result[2]
     assert (folder / "model.dcz").read_bytes() == before
     assert sorted(p.name for p in folder.iterdir()) == ["model.dcz", "model.npz", "nan.npz"]
 
@@ -183,20 +191,72 @@ def test_what_is_no_checkpoint_is_unusable(dcz, folder):
     (folder / "note.txt").write_text("hello")
     assert fails(dcz("compress", "note.txt", "out.dcz"), 2, "note.txt: ")
     assert fails(dcz("compress", "missing.npz", "out.dcz"), 2, "missing.npz: No such file")
+    assert fails(dcz("compress", "model.dcz", "out.dcz"), 2, "dcz inspect or dcz decompress")
+    url = "https://me:secret@host/m.pt"
+    assert fails(dcz("compress", url, "out.dcz"), 2, "https://host/m.pt: checkpoints are read from")
+    np.savez("empty.npz")
+    torch.save({}, "empty.pt")
+    assert fails(dcz("compress", "empty.npz", "out.dcz"), 2, "empty.npz: no tensors found")
+    assert fails(dcz("compress", "empty.pt", "out.dcz"), 2, "empty.pt: no tensors found")
+    assert not (folder / "out.dcz").exists()
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".safetensors", ".npz", ".bin", ".NPZ"])
+def test_compress_does_not_write_a_file_with_the_name_of_a_checkpoint(dcz, folder, suffix):
+    target = f"other{suffix}"
+    (folder / target).write_text("a checkpoint, given as the second one by mistake")
+    before = (folder / target).read_bytes()
+    assert fails(dcz("compress", "model.npz", target), 2, f"{target}: ")
+    assert (folder / target).read_bytes() == before
+
+
+def test_compress_takes_the_key_of_the_state_dict(dcz, model):
+    state = {"fc1.weight": torch.from_numpy(model["fc1.weight"])}
+    torch.save({"ema": state, "epoch": 3}, "m.pt")
+    assert fails(dcz("compress", "m.pt", "out.dcz"), 2, "--key")
+    assert dcz("compress", "m.pt", "out.dcz", "--key", "ema")[0] == 0
+    assert list(deepcomp.load("out.dcz")) == ["fc1.weight"]
+
+
+def test_a_larger_file_is_called_larger(dcz, folder):
+    np.savez("small.npz", w=np.ones(2, np.float32))
+    _, out, _ = dcz("compress", "small.npz", "out.dcz")
+    size = (folder / "out.dcz").stat().st_size
+    assert f"  {size / 8:.2f}x larger than its tensors when dense: 8 bytes" in out
+
+
+def test_a_tensor_that_became_zero_is_named(dcz, model):
+    np.savez("zero.npz", **model, gone=np.zeros((3, 3)))
+    status, _, err = dcz("compress", "zero.npz", "out.dcz", "--set", "conv:threshold=9")
+    assert (status, err) == (0, "dcz compress: every entry became zero: conv.weight\n")
+
+
+def test_negative_zeros_that_cost_are_counted_and_what_drops_them_is_said(dcz, folder, model):
+    weight = model["fc1.weight"]
+    weight *= np.abs(weight) > 1.5  # as prune.remove does
+    n = np.count_nonzero((weight == 0) & np.signbit(weight))
+    np.savez("signs.npz", w=weight)
+    command = ["compress", "signs.npz", "out.dcz", "--bits", "none"]
+    note = f"dcz compress: {n:,} zeros are -0.0; --threshold 0 drops their signs\n"
+    assert dcz(*command)[2] == note
+    before = (folder / "out.dcz").stat().st_size
+    assert dcz(*command, "--threshold", "0")[2] == ""
+    assert (folder / "out.dcz").stat().st_size < before
+    assert np.array_equal(deepcomp.load("out.dcz")["w"].to_dense(), weight)
 
 
 def test_a_target_that_cannot_be_written_is_refused_before_the_work(dcz, monkeypatch):
     monkeypatch.setattr(importers, "read_checkpoint", lambda path: 1 / 0)
-    assert fails(dcz("compress", "model.npz", "no/out.dcz"), 2, "no/out.dcz: No such file")
+    assert fails(dcz("compress", "model.npz", "no/out.dcz"), 2, "no/out.dcz: no such folder: /")
     assert fails(dcz("compress", "model.npz", "."), 2, "Is a directory")
 
 
 @pytest.mark.parametrize("verb", ["compress", "decompress", "report"])
 def test_a_file_is_not_written_over_itself(dcz, folder, verb):
     before = (folder / "model.dcz").read_bytes()
-    (folder / "link.npz").symlink_to("model.dcz")
+    (folder / "link.dcz").symlink_to("model.dcz")
     option = ["-o"] if verb == "report" else []
-    assert fails(dcz(verb, "model.dcz", *option, "link.npz"), 2, "are the same file")
+    assert fails(dcz(verb, "model.dcz", *option, "link.dcz"), 2, "are the same file")
     assert (folder / "model.dcz").read_bytes() == before
 
 
@@ -207,7 +267,10 @@ def test_a_shard_of_the_input_is_not_written_over(dcz, folder, model, source):
     before = (folder / "shards/1.safetensors").read_bytes()
     index = {"weight_map": dict.fromkeys(model, "1.safetensors")}
     (folder / "shards/m.safetensors.index.json").write_text(json.dumps(index))
-    assert fails(dcz("compress", source, "shards/1.safetensors"), 2, "are the same file")
+    (folder / "shards/out.dcz").symlink_to("1.safetensors")
+    (folder / "shards/out").symlink_to("1.safetensors")
+    for target in ("shards/out.dcz", "shards/out"):
+        assert fails(dcz("compress", source, target), 2, "are the same file")
     assert (folder / "shards/1.safetensors").read_bytes() == before
     result = json.loads(dcz("compress", source, "out.dcz", "--json")[1])
     assert result["input_nbytes"] == len(before)
@@ -266,19 +329,44 @@ def test_verify_says_a_line_for_each_file_and_goes_on_after_a_bad_one(dcz, folde
     flip(folder / "bad.dcz", 20)
     status, out, err = dcz("verify", "cut.dcz", "bad.dcz", "model.dcz")
     lines = out.splitlines()
-    assert status == 1 and err == "dcz verify: 2 of 3 files not whole\n"
-    assert lines[0].startswith("cut.dcz: DAMAGED: cut off")
+    assert status == 2 and err == "dcz verify: 2 of 3 files not whole\n"
+    assert lines[0].startswith("cut.dcz: UNREADABLE: cut off")
     assert re.match(r"bad.dcz: DAMAGED: .*the page of bytes 0 to \d+ is damaged", lines[1])
     assert lines[2:] == ["model.dcz: whole (5 tensors, 1 pages)"]
     assert dcz("verify", "model.dcz") == (0, lines[2] + "\n", "")
+    assert dcz("verify", "bad.dcz")[0] == 1
 
 
 def test_verify_tells_damaged_files_from_those_that_it_cannot_read(dcz, folder):
     flip(folder / "model.dcz", 8)  # the version
     status, out, _ = dcz("verify", "model.dcz", "missing.dcz", "model.npz", "--json")
     found = {f["file"]: f["status"] for f in json.loads(out)["files"]}
-    expected = {"model.dcz": "unreadable", "missing.dcz": "unreadable", "model.npz": "damaged"}
-    assert status == 2 and found == expected
+    assert status == 2 and list(found.values()) == ["unreadable"] * 3
+
+
+USES = {
+    "verify": "verify {}",
+    "inspect": "inspect {}",
+    "diff": "diff {} model.dcz",
+    "report": "report {} -o page.html",
+    "decompress": "decompress {} out.npz",
+}
+
+
+@pytest.mark.parametrize("verb", USES)
+def test_damage_inside_has_status_1_and_what_cannot_be_opened_2_in_every_verb(dcz, folder, verb):
+    data = (folder / "model.dcz").read_bytes()
+    changes = {
+        "inside": data[:20] + bytes([data[20] ^ 1]) + data[21:],
+        "cut": data[:-1],
+        "new": data[:8] + b"\x07" + data[9:],
+        "other": b"PK" + data,
+    }
+    status = {}
+    for name, content in changes.items():
+        (folder / f"{name}.dcz").write_bytes(content)
+        status[name] = dcz(*USES[verb].format(f"{name}.dcz").split())[0]
+    assert status == {"inside": 1, "cut": 2, "new": 2, "other": 2}
 
 
 def differ(dcz, first, second):
@@ -374,11 +462,11 @@ def test_diff_of_ties_and_metadata(dcz, model):
     assert (status, out.splitlines()[0]) == (1, "metadata 'step': '3' against '4'")
 
 
-def test_diff_has_status_2_for_any_trouble(dcz, folder):
+def test_diff_says_what_keeps_it_from_comparing(dcz, folder):
     shutil.copy("model.dcz", "bad.dcz")
     flip(folder / "bad.dcz", 20)
-    assert fails(dcz("diff", "model.dcz", "bad.dcz"), 2, "is damaged")
-    assert fails(dcz("diff", "bad.dcz", "bad.dcz"), 2, "is damaged")
+    assert fails(dcz("diff", "model.dcz", "bad.dcz"), 1, "is damaged")
+    assert fails(dcz("diff", "bad.dcz", "bad.dcz"), 1, "is damaged")
     assert fails(dcz("diff", "model.dcz", "missing.dcz"), 2, "No such file")
     assert fails(dcz("diff", "-", "-"), 2, "only one")
 
@@ -419,7 +507,7 @@ def test_without_a_verb_the_help_is_shown_as_an_error(dcz):
     status, out, err = dcz()
     assert (status, out) == (2, "") and "usage: dcz" in err
     assert fails(dcz("squeeze"), 2, "invalid choice")
-    assert dcz("--version") == (0, f"deepcomp {deepcomp.__version__}\n", "")
+    assert dcz("--version") == dcz("-V") == (0, f"deepcomp {deepcomp.__version__}\n", "")
 
 
 def test_json_holds_no_infinity(dcz):
@@ -451,7 +539,7 @@ def test_messages_are_short_and_keep_both_ends(dcz, folder):
 
 def test_a_closed_stream_is_named(dcz, monkeypatch):
     monkeypatch.setattr("sys.stdin", None)
-    assert fails(dcz("verify", "-"), 2, "standard input is closed")
+    assert fails(dcz("inspect", "-"), 2, "standard input is closed")
     monkeypatch.setattr("sys.stdout", None)
     assert fails(dcz("compress", "model.npz", "-"), 2, "standard output is closed")
 

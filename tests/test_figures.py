@@ -157,3 +157,12 @@ def test_the_report_of_a_model_is_that_of_its_file(tmp_path):
     in_memory.metadata["by"] = "me"
     assert report.report_model(in_memory, expected.file) == expected
     assert expected.file_nbytes == (tmp_path / "m.dcz").stat().st_size
+
+
+def test_the_highest_density_is_that_of_a_whole_cell():
+    weight = np.zeros((9, 9))
+    weight[0, 0] = weight[8] = 1  # the last row has cells of one entry by two
+    found = figures.zeros(deepcomp.compress({"w": weight})["w"], max_cells=25)
+    assert found.cell == 2 and found.density.max() == 1 and found.highest == 0.25
+    weight[0, 0] = 0
+    assert figures.zeros(deepcomp.compress({"w": weight})["w"], max_cells=25).highest == 1

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import numpy as np
@@ -31,9 +32,9 @@ from deepcomp.nn.convert import DTYPES
 from deepcomp.records import ITEMSIZE
 
 
-def read(path):
+def read(path, **options):
     """Return what a .dcz file of the checkpoint holds."""
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, **options)
     target = path.parent / "through.dcz"
     deepcomp.save(checkpoint.tensors, target, checkpoint.metadata)
     return deepcomp.load(target)
@@ -421,17 +422,67 @@ def test_pickled_objects_are_refused_and_nothing_is_run(tmp_path):
         def __reduce__(self):
             return os.mkdir, (str(tmp_path / "was run"),)
 
-    message = "expected tensors and plain data alone.*found: .*nsupported .*"
+    message = "expected tensors and plain data alone.*found: a pickled .*"
     torch.save(torch.nn.Linear(2, 2), tmp_path / "module.pt")
-    refused(tmp_path / "module.pt", f"{message}torch.nn.modules.linear.Linear")
+    refused(tmp_path / "module.pt", f"{message}torch.nn.modules.linear.Linear .save model")
     for is_zip in (True, False):
         torch.save({"w": Run()}, tmp_path / "m.pt", _use_new_zipfile_serialization=is_zip)
-        refused(tmp_path / "m.pt", message)
+        refused(tmp_path / "m.pt", f"{message}mkdir")
     (tmp_path / "raw.pkl").write_bytes(pickle.dumps({"w": Run()}, protocol=2))
-    refused(tmp_path / "raw.pkl", message)
+    refused(tmp_path / "raw.pkl", f"{message}mkdir")
     np.savez(tmp_path / "m.npz", w=np.array([Run()]))
     refused(tmp_path / "m.npz", "'w' has dtype object")
     assert not (tmp_path / "was run").exists()
+
+
+def test_what_only_looks_like_a_torch_checkpoint_is_said_to_be_what_it_is(tmp_path):
+    path = tmp_path / "m.pt"
+    path.write_text("version https://git-lfs")
+    refused(path, "expected .* a PyTorch checkpoint .*, found a file that starts with b'version ")
+    path.write_bytes(b"")
+    refused(path, "found an empty file")
+    path = "https://me:secret@host/m.pt"
+    with pytest.raises(ValueError, match=r"^https://host/m\.pt: .* read from local files"):
+        read_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torchscript_is_refused_in_one_line_without_a_warning(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "m.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        refused(tmp_path / "m.pt", "found: a TorchScript archive")
+
+
+def test_a_key_says_where_the_state_dict_is(tmp_path):
+    path = tmp_path / "m.pt"
+    ones, twos = {"w": torch.ones(2)}, {"w": 2 * torch.ones(2)}
+    torch.save({"params": ones, "ema": {"model_state": twos}, "epoch": 3}, path)
+    check_same(read(path), ones)
+    check_same(read(path, key="ema"), twos)
+    with pytest.raises(ValueError, match="expected the key 'em', found 'params', 'ema', 'epoch'"):
+        read_checkpoint(path, key="em")
+    with pytest.raises(ValueError, match="expected a state_dict, found a int"):
+        read_checkpoint(path, key="epoch")
+    torch.save({"weights": ones, "epoch": 3}, path)
+    refused(path, "found a dict with 'weights', 'epoch' .key=..., or --key")
+    np.savez(tmp_path / "m.npz", w=np.ones(2))
+    with pytest.raises(ValueError, match="a key is for PyTorch checkpoints"):
+        read_checkpoint(tmp_path / "m.npz", key="w")
+
+
+def test_a_folder_of_pytorch_files_is_read_without_and_with_an_index(tmp_path):
+    state = {"a": torch.ones(2), "b": torch.zeros(3)}
+    torch.save(state, tmp_path / "pytorch_model.bin")
+    check_same(read(tmp_path), state)
+    (tmp_path / "pytorch_model.bin").unlink()
+    for name in state:
+        torch.save({name: state[name]}, tmp_path / f"{name}.bin")
+    index = {"weight_map": {name: f"{name}.bin" for name in state}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    check_same(read(tmp_path), state)
+    (tmp_path / "b.bin").unlink()
+    refused(tmp_path, "its file 'b.bin' is missing")
 
 
 @pytest.mark.parametrize(
@@ -466,7 +517,7 @@ def test_keys_too_deep_for_repr_are_refused():
     for _ in range(5000):
         key = (key,)
     with pytest.raises(ValueError, match=r"found a dict with \(\(\("):
-        pytorch._state_dict("m.pt", {key: 3})
+        pytorch._state_dict("m.pt", {key: 3}, None)
     with pytest.raises(ValueError, match=r"tensor names must be strings, not \(\(\("):
         deepcomp.compress({key: torch.ones(1)})
 

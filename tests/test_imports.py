@@ -115,10 +115,11 @@ ALLOWED = {
     ),
     "commands.streams": ({"container", "errors", "commands.terminal"}, False),
     "commands.compress": (
-        {"container", "report", "tables"}
-        | {f"commands.{name}" for name in ("settings", "streams", "terminal")},
+        {"container", "report"}
+        | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
         False,
     ),
+    "commands.summary": ({"report", "tables"}, False),
     "commands.large": (
         {"errors", "tables", "commands.compress", "commands.streams", "commands.terminal"},
         False,
@@ -184,6 +185,7 @@ ALLOWED = {
             "importers.npz",
             "importers.pytorch",
             "importers.safetensors",
+            "urls",
         },
         False,
     ),
@@ -269,3 +271,27 @@ def test_public_names_are_all_there():
     assert set(deepcomp.__all__) <= set(dir(deepcomp))
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = deepcomp.nonsense
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import deepcomp, numpy
+packed = deepcomp.compress({"w": numpy.eye(30)})
+actions = (
+    packed.state_dict, packed["w"].to_torch, lambda: packed.restore(None), lambda: deepcomp.Pruner,
+    lambda: deepcomp.share_weights, lambda: deepcomp.search, lambda: deepcomp.sensitivity,
+    lambda: deepcomp.nn.SparseLinear, lambda: deepcomp.nn.schedules,
+)
+for action in actions:
+    try:
+        action()
+    except ImportError as error:
+        assert "pip install deepcomp[torch]" in str(error), error
+    else:
+        raise SystemExit("torch was not needed")
+"""
+
+
+def test_what_needs_torch_names_the_extra():
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH], check=True)

@@ -431,3 +431,37 @@ def test_nothing_is_decoded_or_read_by_select(tmp_path):
     selected = deepcomp.load(tmp_path / "m.dcz").select("encoder.0.bias")
     with pytest.raises(deepcomp.DczError, match=r"tensor 'encoder\.0\.bias': the page of"):
         selected["encoder.0.bias"].to_dense()
+
+
+def test_a_checkpoint_in_the_place_of_a_state_dict_gives_the_way_to_it(tmp_path):
+    checkpoint = {"epoch": 3, "state_dict": {"w": torch.ones(3)}}
+    for action in (deepcomp.compress, lambda model: deepcomp.save(model, tmp_path / "m.dcz")):
+        with pytest.raises(
+            ValueError, match=r"'epoch' is a int.*checkpoint.'state_dict'..*tensors"
+        ):
+            action(checkpoint)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_is_not_there_gets_the_nearest_one():
+    packed = deepcomp.compress({"0.weight": np.ones((2, 2)), "0.bias": np.ones(2)})
+    with pytest.raises(KeyError, match=r"no tensor '0\.weigth': the nearest name is '0\.weight'"):
+        _ = packed["0.weigth"]
+    with pytest.raises(KeyError, match=r"no tensor 'decoder'\""):
+        _ = packed["decoder"]
+    assert packed.get("0.weigth") is None and packed.get("0.bias") is packed["0.bias"]
+    assert "0.weigth" not in packed and 3 not in packed
+
+
+def test_a_wrapper_whose_prefix_is_all_that_differs_is_named():
+    plain = nn.Sequential(nn.Linear(3, 2))
+    compiled = nn.ModuleDict({"_orig_mod": plain})  # what torch.compile gives has the same names
+    for wrapped, prefix in ((nn.DataParallel(plain), "module"), (compiled, "_orig_mod")):
+        with pytest.raises(RuntimeError, match=f"restore into model.{prefix}$"):
+            deepcomp.compress(plain).restore(wrapped)
+        with pytest.raises(RuntimeError, match=f"names in the file begin with '{prefix}.'"):
+            deepcomp.compress(wrapped).restore(plain)
+    with pytest.raises(RuntimeError, match="strict=False"):
+        deepcomp.compress(plain).restore(nn.DataParallel(nn.Linear(3, 2)))
+    with pytest.raises(TypeError, match=r"expected an nn\.Module to restore into, not a dict"):
+        deepcomp.compress(plain).restore(dict(plain.state_dict()))

@@ -103,3 +103,28 @@ def test_without_matplotlib_the_error_names_the_extra(packed, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"pip install deepcomp\[plot\]"):
         deepcomp.plot.sizes(packed)
+
+
+def test_what_cannot_be_drawn_is_said_to_be_something_else(packed):
+    for draw_one in (deepcomp.plot.histogram, deepcomp.plot.zeros, deepcomp.plot.code_lengths):
+        with pytest.raises(
+            TypeError, match=r"CompressedTensor, not a CompressedModel: .*packed.name"
+        ):
+            draw_one(packed)
+    with pytest.raises(TypeError, match="expected a CompressedModel, not a CompressedTensor"):
+        deepcomp.plot.sizes(packed["bias"])
+
+
+def test_tensors_of_the_last_hundredth_of_the_bytes_share_a_bar():
+    rng = np.random.default_rng(0)
+    model = {"large": rng.normal(size=(200, 200))} | {f"b{i}": rng.normal(size=4) for i in range(5)}
+    ax = deepcomp.plot.sizes(deepcomp.compress(model, bits=None))
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == ["large", "(5 more)", "(head, index, checksums)"]
+
+
+def test_a_long_name_keeps_both_ends():
+    name = f"model.{'encoder.' * 9}layer.7.weight"
+    packed = deepcomp.compress({name: np.ones((9, 9))})
+    label = deepcomp.plot.sizes(packed).get_yticklabels()[0].get_text()
+    assert len(label) <= 40 and label.startswith("model.") and label.endswith(".layer.7.weight")

@@ -281,6 +281,18 @@ def test_an_unknown_protocol_is_named():
         deepcomp.load("nonsense://a/b")
 
 
+def test_a_missing_package_that_is_not_of_the_extra_does_not_name_it():
+    name = "of-another-store"
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.register_implementation(
+        name, "not_there.Files", errtxt="Install not-there", clobber=True
+    )
+    with pytest.raises(
+        ImportError, match=r"^of-another-store://a: ImportError: Install not-there$"
+    ):
+        deepcomp.load(f"{name}://a")
+
+
 @pytest.mark.parametrize("missing", ["fsspec", "aiohttp"])
 def test_a_missing_package_is_an_error_that_names_the_extra(missing):
     script = """

@@ -10,11 +10,18 @@ from .completion import PrintCompletion
 from .settings_options import add_large, add_settings
 
 _STATUS = "\nExit status: "
-_TROUBLE = "2 if it cannot be done (wrong usage, a file that cannot be read or written)."
+_TROUBLE = "2 if it cannot be done (wrong usage, a file that cannot be opened or written)."
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors take one line."""
+    """A parser whose errors take one line, and name the verb."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Refuse unknown arguments here: a verb would hand them back to ``dcz``."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
         # what is not expected may be the name of a file, as a pattern of the shell found it
@@ -36,8 +43,9 @@ def dcz_parser() -> argparse.ArgumentParser:
 """
         + _STATUS
         + "0; 1 if something is wrong with what is in a file (diff: if files differ);\n"
-        "2 if it cannot be done (wrong usage, a file that cannot be read or written); 130 after\n"
-        "Ctrl-C, which leaves nothing half written. NO_COLOR is respected.",
+        "2 if it cannot be done (wrong usage; a file that cannot be opened, as it is no .dcz\n"
+        "file, cut off or too new; one that cannot be written); 130 after Ctrl-C, which leaves\n"
+        "nothing half written. NO_COLOR is respected.",
     )
     _add_version(parser)
     parser.add_argument(
@@ -49,13 +57,13 @@ def dcz_parser() -> argparse.ArgumentParser:
         "(needs the extra: pip install 'deepcomp[completion]')",
     )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    _add_inspect(verbs)
     _add_compress(verbs)
     _add_plan(verbs)
     _add_decompress(verbs)
     _add_verify(verbs)
     _add_diff(verbs)
     _add_report(verbs)
-    _add_inspect(verbs)
     return parser
 
 
@@ -64,7 +72,8 @@ def inspect_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="dcz-inspect",
         description="Print what the bytes of a .dcz file are, for each tensor and in all.",
-        epilog="Exit status: 0, 1 if --verify finds damage, 2 if the file cannot be read.",
+        epilog="Exit status: 0; 1 if the file is damaged; 2 if it cannot be opened: it is no .dcz "
+        "file, cut off or too new.",
     )
     _add_inspect_arguments(parser)
     _add_version(parser)
@@ -109,6 +118,11 @@ need not fit in memory. After an interruption the same command goes on.""",
     )
     add_settings(parser)
     add_large(parser)
+    parser.add_argument(
+        "--key",
+        metavar="NAME",
+        help="where in a PyTorch checkpoint the state_dict is (default: under the usual names)",
+    )
     _add_json(parser)
 
 
@@ -162,7 +176,7 @@ def _add_verify(verbs: Any) -> None:
         """  dcz verify *.dcz
   dcz verify --json model.dcz
 """,
-        "0 if all files are whole; 1 if any is not; 2 if any cannot be read.",
+        "0 if all files are whole; 1 if any is damaged; 2 if any cannot be opened.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help=".dcz files (- is standard input)")
     _add_json(parser)
@@ -179,7 +193,7 @@ between tensors, and metadata; not how the bytes are laid out.""",
         """  dcz diff before.dcz after.dcz
   dcz diff --json before.dcz after.dcz
 """,
-        "0 if nothing differs; 1 if something does; 2 if there is any trouble.",
+        "0 if nothing differs; 1 if something does, or a file is damaged;\n" + _TROUBLE,
     )
     parser.add_argument("first", metavar="A.dcz", help="a .dcz file (- is standard input)")
     parser.add_argument("second", metavar="B.dcz", help="another")
@@ -217,7 +231,7 @@ def _add_inspect(verbs: Any) -> None:
   dcz inspect model.dcz --layers 'conv*' --sort bytes
   dcz inspect model.dcz --json | jq .compression_ratio
 """,
-        "0; 1 if --verify finds damage; 2 if the file cannot be read.",
+        "0; 1 if the file is damaged;\n" + _TROUBLE,
     )
     _add_inspect_arguments(parser)
 
@@ -249,4 +263,5 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_version(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--version", action="version", version=f"deepcomp {__version__}")
+    text = f"deepcomp {__version__}"
+    parser.add_argument("-V", "--version", action="version", version=text)

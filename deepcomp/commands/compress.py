@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
-from ..report import Report, Row, make_report
-from ..tables import printable, to_table
+from ..report import make_report
 from .settings import NAMES, RULES, combine
 from .streams import STANDARD, display_name, input_path, output_path, refuse_same_file
+from .summary import Result, notes_on, to_json, to_text
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
 
 if TYPE_CHECKING:
@@ -23,27 +23,17 @@ if TYPE_CHECKING:
     from ..importers import Checkpoint
     from ..model import CompressedModel
 
+_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".npz", ".bin")
+
 Found = Mapping[str, "Source | str"]
-
-
-@dataclass(frozen=True)
-class _Result:
-    """What was done: sizes in bytes, and the error of each tensor by its name."""
-
-    source: str
-    target: str
-    source_nbytes: int
-    report: Report
-    errors: dict[str, Difference]
-    weights: set[str]
-    seconds: float
 
 
 def run(options: argparse.Namespace) -> int:
     """Compress a checkpoint, and print a summary unless the file itself is the output."""
-    if options.json and options.output == STANDARD:
-        raise CommandError("--json and the file both want standard output: name a file")
+    _check(options)
     if _is_large(options):
+        if options.key is not None:
+            raise CommandError("--key is for a PyTorch checkpoint, not for a folder of shards")
         from .large import run_large
 
         return run_large(options)
@@ -54,10 +44,10 @@ def run(options: argparse.Namespace) -> int:
         for file in checkpoint_files(source):
             refuse_same_file(file, target)
         _check_target(target)
-        checkpoint = read(source)
+        checkpoint = read(source, options.key)
         found, packed = _compress(checkpoint, options)
         errors = _save(found, packed, target, checkpoint.metadata)
-        result = _Result(
+        result = Result(
             display_name(options.input),
             target,
             checkpoint_nbytes(source),
@@ -66,11 +56,28 @@ def run(options: argparse.Namespace) -> int:
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
             time.perf_counter() - start,
         )
+        notes = notes_on(result, found)
     if options.json:
-        show_json(_to_json(result))
+        show_json(to_json(result))
     elif options.output != STANDARD:
-        show(_to_text(result))
+        show(to_text(result))
+    for note in notes:
+        print(f"dcz compress: {note}", file=sys.stderr)
     return 0
+
+
+def _check(options: argparse.Namespace) -> None:
+    """Refuse what cannot be meant, before anything is read."""
+    if options.json and options.output == STANDARD:
+        raise CommandError("--json and the file both want standard output: name a file")
+    if options.output.lower().endswith(_CHECKPOINTS):
+        raise CommandError(
+            f"{options.output}: the file that is written is a .dcz file: expected a name like "
+            "OUT.dcz (dcz decompress writes checkpoints)"
+        )
+    chosen = [vars(options), *(values for _, values in options.set)]
+    if options.scope == "global" and all(c.get(rule) is None for c in chosen for rule in RULES):
+        raise CommandError("--scope global is about pruning: --sparsity or --std is missing")
 
 
 def _is_large(options: argparse.Namespace) -> bool:
@@ -87,20 +94,25 @@ def _check_target(path: str) -> None:
     Replacement(path).close()
 
 
-def read(path: str) -> Checkpoint:
-    """Open a checkpoint; CommandError if it is none."""
+def read(path: str, key: str | None = None) -> Checkpoint:
+    """Open a checkpoint; CommandError if it is none, or an empty one."""
     from ..importers import read_checkpoint
 
     try:
-        return read_checkpoint(path)
+        checkpoint = read_checkpoint(path, key)
     except ValueError as error:
         raise CommandError(str(error)) from error
+    if not checkpoint.tensors:
+        raise CommandError(f"{path}: no tensors found")
+    return checkpoint
 
 
 def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Found, CompressedModel]:
     from ..arrays import sources
     from ..compression import compress
+    from ..cut_passes import NotFiniteError
 
+    where = display_name(options.input)
     try:
         found = sources(checkpoint.tensors)
     except ValueError as error:
@@ -108,6 +120,13 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
     settings = settings_for(found, options)
     try:
         return found, compress(checkpoint.tensors, scope=options.scope, **settings)
+    except NotFiniteError as error:
+        rule = next((f",{name}=none" for name in RULES if settings[name] is not None), "")
+        raise CommandError(
+            f"{where}: tensor {error.tensor!r} has NaN or infinite entries: it cannot be pruned or "
+            f"shared (--set '{error.tensor}:bits=none{rule}' stores it exactly)",
+            EXIT_CONTENT,
+        ) from error
     except ValueError as error:
         raise CommandError(str(error), EXIT_CONTENT) from error
 
@@ -167,100 +186,9 @@ def checkpoint_nbytes(path: str) -> int:
 
 def checkpoint_files(path: str) -> list[str]:
     """List the files of a checkpoint: one, or shards, which a folder or an index stands for."""
-    if path.endswith(".safetensors.index.json"):
+    if path.endswith((".safetensors.index.json", ".bin.index.json")):
         path = os.path.dirname(path) or os.curdir
     if not os.path.isdir(path):
         return [path]
     with os.scandir(path) as entries:
-        return [entry.path for entry in entries if entry.name.endswith(".safetensors")]
-
-
-def _to_json(result: _Result) -> dict[str, Any]:
-    report = result.report
-    tensors = []
-    for row in report.rows:
-        error = result.errors.get(row.name)
-        tensors.append(
-            {
-                "name": row.name,
-                "dtype": row.dtype,
-                "shape": list(row.shape),
-                "tied_to": row.tied_to,
-                "n_weights": row.n_weights,
-                "nnz": row.nnz,
-                "dense_nbytes": row.dense_nbytes,
-                "nbytes": row.nbytes,
-                "is_exact": None if error is None else error.n_different == 0,
-                "largest_error": None if error is None else _finite(error.largest),
-                "mean_square_error": None if error is None else _finite(error.mean_square),
-            }
-        )
-    return {
-        "schema": 1,
-        "input": result.source,
-        "output": result.target,
-        "input_nbytes": result.source_nbytes,
-        "dense_nbytes": report.dense_nbytes,
-        "float32_nbytes": report.float32_nbytes,
-        "file_nbytes": report.file_nbytes,
-        "compression_ratio": report.dense_nbytes / report.file_nbytes,
-        "compression_ratio_float32": report.float32_nbytes / report.file_nbytes,
-        "compression_ratio_input": result.source_nbytes / report.file_nbytes,
-        "seconds": result.seconds,
-        "tensors": tensors,
-    }
-
-
-def _finite(number: float) -> float | None:
-    """Return a number that JSON can hold: the square of a float64 may be infinite."""
-    return number if math.isfinite(number) else None
-
-
-def _to_text(result: _Result) -> str:
-    """Lay out a row for each weight and each tensor that changed, and the ratio."""
-    report = result.report
-    shown = [row for row in report.rows if _is_shown(row, result)]
-    hidden = [row for row in report.rows if not _is_shown(row, result)]
-    head = ["tensor", "shape", "dtype", "kept %", "bytes", "ratio"]
-    head += ["largest error", "mean square error"]
-    lines = [_cells(row, result.errors[row.name]) for row in shown]
-    if hidden:
-        nbytes = sum(row.nbytes for row in hidden)
-        lines.append([f"({len(hidden)} others)", *[""] * 3, f"{nbytes:,}", "", "exact", "exact"])
-    overhead = sum(report.overhead.values())
-    lines.append(["(index and checksums)", *[""] * 3, f"{overhead:,}", *[""] * 3])
-    ratio = f"{report.dense_nbytes / report.file_nbytes:.2f}x"
-    lines.append(["file", *[""] * 3, f"{report.file_nbytes:,}", ratio, "", ""])
-    return f"{to_table(head, lines, n_left=3)}\n\n{_summary(result)}"
-
-
-def _is_shown(row: Row, result: _Result) -> bool:
-    error = result.errors.get(row.name)
-    return error is not None and (row.name in result.weights or error.n_different > 0)
-
-
-def _cells(row: Row, error: Difference) -> list[str]:
-    is_exact = error.n_different == 0
-    return [
-        printable(row.name),
-        "x".join(map(str, row.shape)) or "scalar",
-        row.dtype,
-        "-" if row.kept is None else f"{100 * row.kept:.1f}",
-        f"{row.nbytes:,}",
-        "-" if row.ratio is None else f"{row.ratio:.2f}x",
-        "exact" if is_exact else f"{error.largest:.3g}",
-        "exact" if is_exact else f"{error.mean_square:.3g}",
-    ]
-
-
-def _summary(result: _Result) -> str:
-    """Say how small the file is, and against what."""
-    report = result.report
-    sizes = {"its tensors when dense": report.dense_nbytes}
-    if report.float32_nbytes != report.dense_nbytes:
-        sizes["the same as float32"] = report.float32_nbytes
-    sizes[printable(result.source)] = result.source_nbytes
-    lines = [f"{printable(result.target)}: {report.file_nbytes:,} bytes, {result.seconds:.1f} s"]
-    for what, nbytes in sizes.items():
-        lines.append(f"  {nbytes / report.file_nbytes:.2f}x smaller than {what}: {nbytes:,} bytes")
-    return "\n".join(lines)
+        return [e.path for e in entries if e.name.endswith((".safetensors", ".bin"))]

@@ -6,14 +6,7 @@ import time
 
 from ..errors import DczError
 from ..tables import printable
-from .streams import (
-    STANDARD,
-    display_name,
-    open_file,
-    output_path,
-    refuse_same_file,
-    trouble_is_unusable,
-)
+from .streams import STANDARD, display_name, open_file, output_path, refuse_same_file
 from .terminal import CommandError, show, show_json
 
 
@@ -25,8 +18,7 @@ def run(options: argparse.Namespace) -> int:
     if options.output == STANDARD and options.format is None:
         raise CommandError("standard output has no name that ends in a format: --format is needed")
     refuse_same_file(options.input, options.output)
-    with trouble_is_unusable():
-        reader = open_file(options.input)
+    reader = open_file(options.input)
     from ..exporters import write_checkpoint
     from ..storage import model_of
 

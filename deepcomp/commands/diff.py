@@ -8,7 +8,7 @@ from typing import Any
 from ..model import CompressedModel
 from ..tables import printable
 from ..tensor import CompressedTensor
-from .streams import STANDARD, display_name, open_file, trouble_is_unusable
+from .streams import STANDARD, display_name, open_file
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
 
 
@@ -18,9 +18,8 @@ def run(options: argparse.Namespace) -> int:
         raise CommandError("only one of the files can be standard input")
     from ..storage import model_of
 
-    with trouble_is_unusable():
-        readers = [open_file(path) for path in (options.first, options.second)]
-        result = compare(*map(model_of, readers))
+    readers = [open_file(path) for path in (options.first, options.second)]
+    result = compare(*map(model_of, readers))
     names = [display_name(path) for path in (options.first, options.second)]
     if options.json:
         show_json({"schema": 1, "first": names[0], "second": names[1], **result})

@@ -1,24 +1,26 @@
 """``dcz inspect``, which is also ``dcz-inspect``: what the bytes of a file are."""
 
 import argparse
+from fnmatch import fnmatchcase
 
 from ..container import Reader
 from ..listing import to_text
 from ..report import make_report, to_json
 from ..tables import printable
-from .streams import open_file, trouble_is_unusable
-from .terminal import show, show_json
+from .streams import open_file
+from .terminal import CommandError, show, show_json
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the tables, or check the whole file."""
-    with trouble_is_unusable():
-        reader = open_file(options.file)
+    reader = open_file(options.file)
     if options.verify:
         show(f"{printable(reader.name)}: {check(reader)}")
         return 0
-    with trouble_is_unusable():
-        report = make_report(reader)
+    report = make_report(reader)
+    is_listed = any(fnmatchcase(row.name, options.layers) for row in report.rows)
+    if options.layers != "*" and not is_listed:
+        raise CommandError(f"--layers: the pattern {options.layers!r} matches no tensor")
     if options.json:
         show_json(to_json(report))
     else:

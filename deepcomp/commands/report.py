@@ -3,15 +3,14 @@
 import argparse
 import os
 
-from .streams import STANDARD, open_file, refuse_same_file, trouble_is_unusable
+from .streams import STANDARD, open_file, refuse_same_file
 from .terminal import show
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the page."""
     refuse_same_file(options.input, options.output)
-    with trouble_is_unusable():
-        reader = open_file(options.input)
+    reader = open_file(options.input)
     from ..files import Replacement
     from ..page import make_page
     from ..storage import model_of
@@ -20,11 +19,6 @@ def run(options: argparse.Namespace) -> int:
     if options.output == STANDARD:
         show(page)
         return 0
-    file = Replacement(options.output)
-    try:
+    with Replacement(options.output) as file:
         file.write(page.encode())
-        file.sync()
-        file.commit()
-    finally:
-        file.close()
     return 0

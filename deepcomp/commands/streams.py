@@ -52,22 +52,17 @@ def open_file(path: str) -> Reader:
 
     Raises
     ------
-    DczError
-        If it is not one, or is damaged.
+    CommandError
+        If there is no use in reading on: it is not one, is cut off, is of a newer version, or its
+        index is damaged. Damage elsewhere is found later, and is another exit status.
     OSError
         If it cannot be opened.
     """
     with input_path(path) as found:  # a copy may be deleted: the file stays open
-        return Reader(found, display_name(path))
-
-
-@contextmanager
-def trouble_is_unusable() -> Iterator[None]:
-    """Let a file that breaks a rule end the verb as one that cannot be read."""
-    try:
-        yield
-    except DczError as error:
-        raise CommandError(str(error)) from error
+        try:
+            return Reader(found, display_name(path))
+        except DczError as error:
+            raise CommandError(str(error)) from error
 
 
 def display_name(path: str) -> str:

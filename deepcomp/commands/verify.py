@@ -4,11 +4,11 @@ import argparse
 import sys
 from typing import Any
 
-from ..errors import DczError, UnsupportedVersionError
+from ..errors import DczError
 from ..tables import printable
 from .inspect import check
 from .streams import display_name, open_file
-from .terminal import EXIT_CONTENT, EXIT_UNUSABLE, colored, show, show_json
+from .terminal import EXIT_CONTENT, EXIT_UNUSABLE, CommandError, colored, show, show_json
 
 _STATUS = {"whole": 0, "damaged": EXIT_CONTENT, "unreadable": EXIT_UNUSABLE}
 
@@ -33,7 +33,7 @@ def _verify(path: str) -> dict[str, Any]:
     try:
         message = check(open_file(path))
         status = "whole"
-    except UnsupportedVersionError as error:  # it may be whole
+    except CommandError as error:
         status, message = "unreadable", str(error)
     except DczError as error:
         status, message = "damaged", str(error)

@@ -70,18 +70,13 @@ def write_checkpoint(
         _check_torch(path)
     else:
         (safetensors if format == "safetensors" else npz).check(packed)
-    file = Replacement(path)
-    try:
+    with Replacement(path) as file:
         if format == "safetensors":
             safetensors.write(packed, file)
         elif format == "npz":
             npz.write(packed, file)
         else:
             _write_pt(packed, file)
-        file.sync()
-        file.commit()
-    finally:
-        file.close()
 
 
 def _check_torch(path: str | os.PathLike[str]) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 from ..arrays import Source, sources
 from ..container import MAGIC
 from ..decode import Patterns
+from ..urls import is_url, without_credentials
 from . import bitmask, npz, pytorch, safetensors
 
 _EXPECTED = "a .safetensors file or a folder of them, a PyTorch checkpoint or an .npz file"
-_TORCH_SUFFIXES = (".pt", ".pth", ".bin", ".ckpt")
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,15 @@ class Checkpoint:
     metadata: dict[str, str]
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:
     """Open a model of another format.
 
     * A ``.safetensors`` file, or a folder of them with an index, of any dtype that a ``.dcz`` file
       can hold. A tied weight that only the metadata name (``safetensors.torch.save_model``) is
       there again. Weights in the format ``sparse-bitmask`` of compressed-tensors are unfolded.
     * A PyTorch checkpoint: a state_dict, or one under the keys ``state_dict``,
-      ``model_state_dict``, ``model``, ``module`` or ``net`` (the first of them that is there).
+      ``model_state_dict``, ``model_state``, ``model``, ``module``, ``net`` or ``params`` (the first
+      of them that is there), or in a folder ``pytorch_model.bin`` or its shards with their index.
       Names are not changed: a ``module.`` in front stays. Sparse tensors are taken. Needs torch
       2.10: older ones can be made to run code in a file.
     * An ``.npz`` file, or one matrix of ``scipy.sparse.save_npz``, which gets the name of its file.
@@ -56,6 +57,8 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     ----------
     path : str or os.PathLike
         Of a file, a folder with one model, or an index ``*.safetensors.index.json``.
+    key : str, optional
+        Of the state_dict in a PyTorch checkpoint, where it is none of the usual ones.
 
     Returns
     -------
@@ -83,9 +86,12 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     <CompressedModel of 2 tensors, ... of 33280 bytes>
     """
     path = os.fsdecode(path)
+    if is_url(path):
+        where = without_credentials(path)
+        raise ValueError(f"{where}: checkpoints are read from local files: download it first")
     if os.path.isdir(path):
         path = _model_in(path)
-    tensors, metadata = _read(path)
+    tensors, metadata = _read(path, key)
     try:
         return Checkpoint(_listed(path, tensors), metadata)
     except (ValueError, RuntimeError) as error:  # torch's own are RuntimeErrors
@@ -95,39 +101,48 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 def _model_in(folder: str) -> str:
     """Find the index of a folder, or its only file."""
     names = sorted(os.listdir(folder))
-    found = [name for name in names if name.endswith(safetensors.INDEX_SUFFIX)]
-    found = found or [name for name in names if name.endswith(".safetensors")]
+    endings = (safetensors.INDEX_SUFFIX, ".safetensors", pytorch.INDEX_NAME, pytorch.FILE_NAME)
+    kinds = ([name for name in names if name.endswith(ending)] for ending in endings)
+    found: list[str] = next(filter(None, kinds), [])
     if len(found) != 1:
         listed = ", ".join(found[:5]) or "neither"
         raise ValueError(
-            f"{folder}: expected one *{safetensors.INDEX_SUFFIX} or one .safetensors file in the "
-            f"folder, found {listed}: give the path of the file"
+            f"{folder}: expected one *{safetensors.INDEX_SUFFIX}, one .safetensors file or one "
+            f"{pytorch.FILE_NAME} in the folder, found {listed}: give the path of the file"
         )
     return os.path.join(folder, found[0])
 
 
-def _read(path: str) -> tuple[Mapping[str, Any], dict[str, str]]:
+def _read(path: str, key: str | None) -> tuple[Mapping[str, Any], dict[str, str]]:
     """Read the tensors and the metadata of a file, by its content, or else by its name."""
+    if os.path.basename(path) == pytorch.INDEX_NAME:
+        return safetensors.read_shards(path, lambda shard: (pytorch.read_file(shard, key), {}))
     file_nbytes = os.stat(path).st_size
     if not os.path.isfile(path):
         raise ValueError(f"{path}: expected {_EXPECTED}, found no regular file")
     with open(path, "rb") as file:
         start = file.read(16)
-    if path.endswith(safetensors.INDEX_SUFFIX):
-        return _unfolded(path, *safetensors.read_shards(path))
     if start.startswith(MAGIC):
-        raise ValueError(f"{path}: is a .dcz file already: open it with deepcomp.load")
-    if start.startswith(b"PK"):
-        names = _members(path)
-        if any(name.endswith("data.pkl") for name in names):
-            return pytorch.read_file(path), {}
-        if npz.looks_like_npz(names) or path.endswith(".npz"):
-            return npz.read_file(path), {}
-    elif safetensors.looks_like_safetensors(start, file_nbytes) or path.endswith(".safetensors"):
-        return _unfolded(path, *safetensors.read_file(path))
-    elif start.startswith(b"\x80") or path.endswith(_TORCH_SUFFIXES):  # a pickle, as of torch 1.5
-        return pytorch.read_file(path), {}
-    raise ValueError(f"{path}: expected {_EXPECTED}, found a file that starts with {start!r}")
+        raise ValueError(
+            f"{path}: is a .dcz file already: open it with deepcomp.load, dcz inspect or "
+            "dcz decompress"
+        )
+    names = _members(path) if start.startswith(b"PK") else []
+    is_index = path.endswith(safetensors.INDEX_SUFFIX)
+    is_safetensors = safetensors.looks_like_safetensors(start, file_nbytes)
+    is_safetensors |= path.endswith(".safetensors") and not names
+    is_pickle = start.startswith(b"\x80") and not is_safetensors  # as of torch 1.5
+    if is_pickle or any(name.endswith("data.pkl") for name in names):
+        return pytorch.read_file(path, key), {}
+    if key is not None:
+        raise ValueError(f"{path}: a key is for PyTorch checkpoints")
+    if is_index or is_safetensors:
+        read = safetensors.read_shards if is_index else safetensors.read_file
+        return _unfolded(path, *read(path))
+    if npz.looks_like_npz(names) or (path.endswith(".npz") and start.startswith(b"PK")):
+        return npz.read_file(path), {}
+    found = f"a file that starts with {start!r}" if start else "an empty file"
+    raise ValueError(f"{path}: expected {_EXPECTED}, found {found}")
 
 
 def _members(path: str) -> list[str]:

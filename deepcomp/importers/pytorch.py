@@ -1,21 +1,27 @@
 """PyTorch checkpoints. No code in a file is run: they may hold tensors and plain data only."""
 
+import re
 import reprlib
+import warnings
 import zipfile
 from collections.abc import Mapping
 from typing import Any
 
-KEYS = ("state_dict", "model_state_dict", "model", "module", "net")
+KEYS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "params")
+FILE_NAME = "pytorch_model.bin"  # as transformers called it
+INDEX_NAME = "pytorch_model.bin.index.json"
 _MAX_NESTED = 8
 _OLDEST = (2, 10)  # in which weights_only=True keeps what it promises
 
 
-def read_file(path: str) -> Mapping[str, Any]:
+def read_file(path: str, key: str | None = None) -> Mapping[str, Any]:
     """Load the state_dict that is in a file.
 
     Parameters
     ----------
     path : str
+    key : str, optional
+        Where to look; by default under `KEYS`.
 
     Returns
     -------
@@ -44,8 +50,12 @@ def read_file(path: str) -> Mapping[str, Any]:
         )
     may_map = zipfile.is_zipfile(path) and not path.endswith(".safetensors")
     try:
-        with open(path, "rb") as file:  # what to open by its name, torch may take for safetensors
+        with (
+            warnings.catch_warnings(),
+            open(path, "rb") as file,
+        ):  # what to open by its name, torch may take for safetensors
             source = path if may_map else file
+            warnings.filterwarnings("ignore", ".*TorchScript archive")  # it is refused below
             loaded = torch.load(source, map_location="cpu", weights_only=True, mmap=may_map)
     except OSError:
         raise
@@ -54,13 +64,18 @@ def read_file(path: str) -> Mapping[str, Any]:
             f"{path}: expected tensors and plain data alone, as of torch.save(model.state_dict(), "
             f"path); found: {_reason(error)}"
         ) from None
-    return _state_dict(path, loaded)
+    return _state_dict(path, loaded, key)
 
 
-def _state_dict(path: str, loaded: Any) -> Mapping[str, Any]:
+def _state_dict(path: str, loaded: Any, key: str | None) -> Mapping[str, Any]:
     """Find the state_dict among the other things that trainers save."""
     import torch
 
+    if key is not None:
+        keys = list(loaded) if isinstance(loaded, Mapping) else []
+        if key not in keys:
+            raise ValueError(f"{path}: expected the key {key!r}, found {_listed(keys)}")
+        loaded = loaded[key]
     for _ in range(_MAX_NESTED):
         if not isinstance(loaded, Mapping):
             raise ValueError(f"{path}: expected a state_dict, found a {type(loaded).__name__}")
@@ -69,16 +84,24 @@ def _state_dict(path: str, loaded: Any) -> Mapping[str, Any]:
             break
         loaded = inner[0]
     if loaded and not any(isinstance(value, torch.Tensor) for value in loaded.values()):
-        found = ", ".join(reprlib.repr(key) for key in list(loaded)[:8])
         raise ValueError(
             f"{path}: expected a state_dict, or one under {', '.join(KEYS)}; found a dict with "
-            f"{found or 'nothing'}"
+            f"{_listed(list(loaded))} (key=..., or --key, says which of them it is)"
         )
     return loaded
 
 
+def _listed(keys: list[Any]) -> str:
+    return ", ".join(map(reprlib.repr, keys[:8])) + (", ..." if keys[8:] else "") or "nothing"
+
+
 def _reason(error: Exception) -> str:
-    """Return the sentence of torch's long message that says what is wrong."""
+    """Say in a few words what torch says in many."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    whole = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", str(error))
+    if whole:
+        return f"a pickled {whole[1]} (save model.state_dict(), not the model)"
+    if "TorchScript" in str(error):
+        return "a TorchScript archive (save the state_dict() of what torch.jit.load returns)"
     telling = [line for line in lines if "nsupported" in line] or lines or [type(error).__name__]
     return telling[0].removeprefix("WeightsUnpickler error: ").partition(". ")[0]

@@ -10,6 +10,7 @@ import json
 import os
 import reprlib
 from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
 from typing import Any
@@ -102,17 +103,21 @@ def read_file(path: str) -> tuple[dict[str, Source], dict[str, str]]:
     return _tie(tensors, metadata)
 
 
-def read_shards(path: str) -> tuple[dict[str, Source], dict[str, str]]:
+def read_shards(
+    path: str, read_one: Callable[[str], tuple[Mapping[str, Any], dict[str, str]]] = read_file
+) -> tuple[dict[str, Any], dict[str, str]]:
     """List the tensors of a model in several files, as its index names them.
 
     Parameters
     ----------
     path : str
         Of the index, a JSON file whose ``weight_map`` says for each tensor which file holds it.
+    read_one : callable
+        Reads one of the files.
 
     Returns
     -------
-    tensors : dict of str to Source
+    tensors : dict of str to Source, or to what `read_one` finds
         In the order of the index.
     metadata : dict of str to str
         That of the files; where they differ, the first counts. The index's own are numbers about
@@ -128,7 +133,7 @@ def read_shards(path: str) -> tuple[dict[str, Source], dict[str, str]]:
         weight_map = parse_json(path, file.read(MAX_HEADER_NBYTES)).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise ValueError(f"{path}: expected a weight_map from names of tensors to names of files")
-    found: dict[str, Source] = {}
+    found: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for shard in dict.fromkeys(weight_map.values()):
         shard_path = os.path.join(os.path.dirname(path), shard)
@@ -136,7 +141,7 @@ def read_shards(path: str) -> tuple[dict[str, Source], dict[str, str]]:
             raise ValueError(f"{path}: {shard!r} is not the name of a file in the same folder")
         if not os.path.isfile(shard_path):
             raise ValueError(f"{path}: its file {shard!r} is missing")
-        tensors, more = read_file(shard_path)
+        tensors, more = read_one(shard_path)
         metadata = more | metadata
         for name, tensor in tensors.items():
             expected = weight_map.get(name)

@@ -2,14 +2,25 @@
 
 from typing import Any
 
+try:
+    import torch  # noqa: F401
+except ImportError as error:
+    raise ImportError(
+        f"this needs torch: pip install deepcomp[torch] ({error})", name=error.name
+    ) from error
+
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
-__all__ = ["SparseConv2d", "SparseLinear"]
+_MODULES = ("budget", "choice", "criteria", "layers", "model", "scan", "schedules")
+
+__all__ = ["SparseConv2d", "SparseLinear", "criteria", "schedules"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        from importlib import import_module
+    from importlib import import_module
 
+    if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    if name in _MODULES:
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

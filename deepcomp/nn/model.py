@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from ..model import CompressedModel
 
 
+_WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+
+
 class _Names(NamedTuple):
     missing_keys: list[str]
     unexpected_keys: list[str]
@@ -43,6 +46,8 @@ def restore(
         raise ValueError(f"layers is {layers!r}: expected 'dense', 'sparse' or 'auto'")
     if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
         raise ValueError(f"batch is {batch!r}: expected an integer of 1 or more")
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"expected an nn.Module to restore into, not a {type(model).__name__}")
     targets = model.state_dict(keep_vars=True)
     folded = [n.removesuffix("_orig") for n in targets if n.endswith("_orig")]
     folded = [n for n in folded if f"{n}_mask" in targets and n not in targets]
@@ -93,6 +98,20 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + more
 
 
+def _prefix_hint(packed: "CompressedModel", targets: dict[str, Any]) -> str:
+    """Say that the names differ by what a wrapper puts before them, if that is so."""
+    for prefix, wrapper in _WRAPPERS.items():
+        if targets.keys() == {prefix + name for name in packed}:
+            inner = prefix.removesuffix(".")
+            return f"the model is wrapped by {wrapper}: restore into model.{inner}"
+        if packed.keys() == {prefix + name for name in targets}:
+            return (
+                f"the names in the file begin with {prefix!r}, as those of {wrapper}: "
+                "save what it wraps"
+            )
+    return ""
+
+
 def _check(
     packed: "CompressedModel", model: torch.nn.Module, targets: dict[str, Any], strict: bool
 ) -> None:
@@ -106,7 +125,7 @@ def _check(
         if unexpected:
             problems.append(f"not in the model: {_listed(unexpected)}")
         if problems:
-            problems.append("strict=False restores the others")
+            problems.append(_prefix_hint(packed, targets) or "strict=False restores the others")
     for name, target in targets.items():
         if not isinstance(target, torch.Tensor):
             problems.append(f"{name} is not a tensor but a {type(target).__name__}")
