@@ -221,9 +221,10 @@ def test_plot_draws_a_line_for_each_layer(tmp_path, n_layers, monkeypatch):
         for what, settings in (("sparsity", (0.1, 0.5)), ("bits", (2, 5)))
         for setting in settings
     ]
+    before = pyplot.get_fignums()
     figure = Sensitivity(1.0, tuple(rows)).plot(tmp_path / "s.png")
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
-    assert not pyplot.get_fignums()
+    assert pyplot.get_fignums() == before
     for ax, x in zip(figure.axes, [[0.1, 0.5], [2, 5]], strict=True):
         assert ax.get_xlabel()
         lines = ax.get_lines()[1:]  # the first is the baseline
