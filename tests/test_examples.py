@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import deepcomp
+from deepcomp import _kernels
 
 torch = pytest.importorskip("torch")
 
@@ -117,6 +118,9 @@ def test_resnet_that_is_only_stored_is_unchanged(examples, tmp_path):
 
 
 def test_mnist_writes_the_file_that_it_reports(tmp_path):
+    info = _kernels.build_info()
+    if info["kernels"] != "native" or info["debug"]:
+        pytest.skip("trains for ten seconds: one build is enough, as test_quickstart runs in all")
     net = "lenet-5"
     pytest.importorskip("joblib")
     rng = np.random.default_rng(0)
