@@ -29,6 +29,29 @@ def aligned(n: int, dtype: DTypeLike) -> NDArray[Any]:
     return room[first : first + n]
 
 
+def shorten(array: NDArray[Any], n: int) -> NDArray[Any]:
+    """Return the first entries of what `aligned` returned; the memory of the others is given back.
+
+    So an array can be filled whose size is not known before: pages that were never used cost
+    nothing. No other view of it may be used any more.
+
+    Examples
+    --------
+    >>> shorten(aligned(1000, np.int32), 10).size
+    10
+    """
+    room = array.base
+    assert isinstance(room, np.ndarray)
+    first = (address(array) - address(room)) // room.itemsize
+    room.resize(first + n, refcheck=False)
+    shorter = room[first : first + n]
+    if address(shorter) % 64 == 0:
+        return shorter
+    moved = aligned(n, room.dtype)
+    moved[:] = shorter
+    return moved
+
+
 def scratch(purpose: str, n: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
     """Return memory of this thread that holds anything, until the next call for this purpose.
 

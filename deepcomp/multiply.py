@@ -39,12 +39,19 @@ class CompressedMatrix:
     decode : callable
         Returns the `Entries`; called once for each layout that is made.
     shape : (int, int)
+    decode_windows : callable, optional
+        Returns the `Windows` without the entries, or None if it cannot.
     """
 
-    def __init__(self, decode: Callable[[], Entries], shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        decode: Callable[[], Entries],
+        shape: tuple[int, int],
+        decode_windows: Callable[[], Windows | None] | None = None,
+    ) -> None:
         if shape[1] > _MAX_COLUMNS:
             raise ValueError(f"{shape[1]} columns are too many: expected at most {_MAX_COLUMNS}")
-        self._decode = decode
+        self._decode, self._decode_windows = decode, decode_windows
         self.shape = shape
         self._windows: Windows | None = None
         self._addresses = 0, 0, 0, 0  # of its arrays: to look them up takes too long
@@ -54,7 +61,7 @@ class CompressedMatrix:
         self._making = threading.Lock()
 
     def __deepcopy__(self, memo: object) -> "CompressedMatrix":
-        return CompressedMatrix(self._decode, self.shape)
+        return CompressedMatrix(self._decode, self.shape, self._decode_windows)
 
     @property
     def nbytes(self) -> int:
@@ -133,20 +140,23 @@ class CompressedMatrix:
     def _make_windows(self) -> Windows | None:
         with self._making:
             if self._windows is None and self._has_windows:
-                entries = self._entries()
-                kind = window_kind(entries.n_values, self._density, _kernels.ISA)
-                self._has_windows = kind is not None
-                if kind is not None:
+                w = self._decode_windows() if self._decode_windows else None
+                if w is None:
+                    entries = self._entries()
+                    kind = window_kind(entries.n_values, self._density, _kernels.ISA)
+                    self._has_windows = kind is not None
+                    if kind is None:
+                        self._add_blocks(entries, 1)
+                        return None
                     w = to_windows(entries, kind)
-                    self._addresses = (
-                        address(w.starts),
-                        address(w.offsets),
-                        address(w.words),
-                        address(w.codebook),
-                    )
-                    self._windows = w
-                else:
-                    self._add_blocks(entries, 1)
+                self._nnz = w.nnz
+                self._addresses = (
+                    address(w.starts),
+                    address(w.offsets),
+                    address(w.words),
+                    address(w.codebook),
+                )
+                self._windows = w
             return self._windows
 
     def _blocks_for(self, n_vectors: int) -> Blocks:

@@ -57,7 +57,7 @@ ALLOWED = {
     "slices": ({"decode", "records"}, True),
     "entries": ({"_kernels", "decode", "errors", "records", "sharing"}, True),
     "memory": (set(), True),
-    "layouts": ({"_kernels", "entries", "memory"}, True),
+    "layouts": ({"_kernels", "decode", "entries", "memory"}, True),
     "multiply": ({"_kernels", "entries", "layouts", "memory", "threads"}, True),
     "convolution": ({"_kernels", "entries", "layouts", "memory", "threads"}, True),
     "arrays": ({"records", "encode", "decode"}, True),
