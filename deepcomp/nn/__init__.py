@@ -11,7 +11,10 @@ except ImportError as error:
 
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
-_MODULES = ("budget", "choice", "criteria", "layers", "model", "scan", "schedules")
+_MODULES = (
+    *("budget", "choice", "criteria"),
+    *("layers", "lowrank", "model", "scan", "schedules"),
+)
 
 __all__ = ["SparseConv2d", "SparseLinear", "criteria", "schedules"]
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from .. import codebooks, sharing
 from ..arrays import Source
@@ -20,13 +19,13 @@ from ..prune import magnitude_mask
 from ..rules import check_bits
 from ..sharing import Labels
 from .convert import DTYPES, as_tensor, choose, torch_source
+from .replace import check_is_unwrapped, mark_replaced
 
 INITIAL = {
     "kmeans": sharing.fit_codebook,
     "linear": codebooks.linear_codebook,
     "density": codebooks.density_codebook,
 }
-_REPLACED = "_deepcomp_replaced"
 
 
 class SharedWeight(nn.Module):
@@ -238,11 +237,7 @@ def share_weights(
         raise ValueError(f"init is {init!r}: expected one of {', '.join(INITIAL)}")
     if grid not in (None, "uniform"):
         raise ValueError(f"grid is {grid!r}: expected None or 'uniform'")
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise ValueError(
-            "share the weights of model.module, and wrap it again: DistributedDataParallel "
-            "knows the parameters only that a model has when it is wrapped"
-        )
+    check_is_unwrapped(model)
     sources, bits_of = choose("bits", bits, model, check_bits)
     chosen = [source for source in sources if source.name in bits_of]
     places = _places(model, [source.name for source in chosen])
@@ -321,18 +316,4 @@ def _register(places: list[tuple[nn.Module, str]], parts: tuple[Tensor, ...]) ->
         own.original0 = first
         own._register_load_state_dict_pre_hook(_resize_codebook, with_module=True)
     shared.initial = None
-    setattr(old, _REPLACED, True)
-
-
-def _refuse_replaced(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Raise RuntimeError where an optimizer still has weights that were replaced."""
-    for group in optimizer.param_groups:
-        if any(hasattr(parameter, _REPLACED) for parameter in group["params"]):
-            raise RuntimeError(
-                "this optimizer was made before share_weights: it has weights that the model no "
-                "longer uses, and lacks the codebooks. Make it after share_weights, from "
-                "model.parameters() (and give share_weights the whole model, if weights are tied)"
-            )
-
-
-register_optimizer_step_pre_hook(_refuse_replaced)
+    mark_replaced(old, "share_weights")
