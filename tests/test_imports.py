@@ -172,6 +172,7 @@ ALLOWED = {
     ),
     "nn.layers": ({"convolution", "nn.ops"}, False),
     "nn.choice": ({"_kernels", "nn.layers", "nn.replace"}, False),
+    "nn.distillation": (set(), False),
     "nn.factorable": ({"patterns"}, False),
     "nn.lowrank": ({"pipeline", "nn.convert", "nn.factorable", "nn.replace"}, False),
     "nn.model": ({"nn.choice", "nn.convert"}, False),
