@@ -69,6 +69,8 @@ def test_the_scale_is_split_evenly_and_names_are_those_of_two_layers():
     deepcomp.factorize(model, rank={"4": 7})
     first, second = model[4].factors
     torch.testing.assert_close(first.weight.norm(dim=1), second.weight.norm(dim=0))
+    largest = second.weight.abs().argmax(0)
+    assert (second.weight[largest, range(7)] > 0).all()  # and signs are the same everywhere
     names = [name for name in model.state_dict() if name.startswith("4")]
     assert names == ["4.factors.0.weight", "4.factors.1.weight", "4.factors.1.bias"]
     assert second.bias is bias and first.bias is None
