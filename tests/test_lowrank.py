@@ -89,8 +89,10 @@ def test_energy_gets_the_lowest_rank_that_keeps_it(energy):
 def test_all_energy_is_the_full_rank_and_zeros_have_rank_one():
     model = make_model()
     model[6].weight.data.zero_()
-    done = deepcomp.factorize(model, energy={"4": 1, "6": 1})
-    assert [layer.rank for layer in done] == [40, 1]
+    model.append(nn.Linear(10, 20))
+    model[7].weight.data = torch.arange(20.0)[:, None] * torch.arange(10.0)
+    done = deepcomp.factorize(model, energy={"4": 1, "6": 1, "7": 1})
+    assert [layer.rank for layer in done] == [40, 1, 1]
     assert not model[6].weight.any() and done[1].energy == 1
 
 
@@ -160,6 +162,8 @@ def test_a_model_is_made_like_a_file_whatever_was_done_to_it_before():
     packed.restore(fresh)
     assert torch.equal(fresh[4].factors[1].weight.float(), model[4].factors[1].weight)
     plain = make_model(seed=1)
+    with pytest.raises(RuntimeError, match=r"low rank: deepcomp.nn.lowrank.factorize_like"):
+        packed.restore(plain)
     before = parameters_of(plain)
     factorize_like(plain, deepcomp.compress(make_model()))
     assert parameters_of(plain) == before
