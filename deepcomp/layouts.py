@@ -188,7 +188,7 @@ def _room_for_windows(
     n_groups = -(-shape[0] // lanes)
     room = min(nnz, n_groups * -(-shape[1] // window) * -(-window // n_slots))
     starts = np.zeros(n_groups + 1, np.int64)
-    return starts, aligned(room, np.int32), aligned(room * lanes, np.uint32)
+    return starts, np.empty(room, np.int32), aligned(room * lanes, np.uint32)
 
 
 def _windows(
@@ -203,7 +203,8 @@ def _windows(
     n_steps = int(starts[-1])
     codebook = np.zeros(_CODEBOOK, np.float32)
     codebook[: values.size] = values
-    offsets, words = shorten(offsets, n_steps), shorten(words, n_steps * _KINDS[kind][0])
+    offsets.resize(n_steps, refcheck=False)  # the rest of the memory is given back
+    words = shorten(words, n_steps * _KINDS[kind][0])
     return Windows(kind, starts, offsets, words, codebook, shape, nnz)
 
 

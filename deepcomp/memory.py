@@ -6,13 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ._kernels import address as address
+
 _kept = threading.local()
-
-
-def address(array: NDArray[Any]) -> int:
-    """Return where an array's first entry is in memory."""
-    found: int = array.__array_interface__["data"][0]
-    return found
 
 
 def aligned(n: int, dtype: DTypeLike) -> NDArray[Any]:

@@ -56,7 +56,7 @@ ALLOWED = {
     "values": ({"decode", "records"}, True),
     "slices": ({"decode", "records"}, True),
     "entries": ({"_kernels", "decode", "errors", "records", "sharing"}, True),
-    "memory": (set(), True),
+    "memory": ({"_kernels"}, True),
     "layouts": ({"_kernels", "decode", "entries", "memory"}, True),
     "multiply": ({"_kernels", "entries", "layouts", "memory", "threads"}, True),
     "convolution": ({"_kernels", "entries", "layouts", "memory", "threads"}, True),
