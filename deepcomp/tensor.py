@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
@@ -120,12 +121,22 @@ class CompressedTensor:
     def verify(self) -> None:
         """Decode the whole tensor, block by block, and throw the result away.
 
+        A section that has a checksum of its own, besides those of its pages, is checked against it.
+
         Raises
         ------
         DczError
             If something is wrong.
         """
-        self._named(lambda: self._decoder.verify())
+        self._named(self._verify)
+
+    def _verify(self) -> None:
+        expected = self.record.crc32
+        if expected is not None and (found := zlib.crc32(self.section())) != expected:
+            raise DczError(
+                f"the section is damaged: expected CRC-32 {expected:08x}, found {found:08x}"
+            )
+        self._decoder.verify()
 
     @property
     def _decoder(self) -> TensorDecoder:
