@@ -80,7 +80,7 @@ class CompressedTensor:
         )
 
     def section(self) -> memoryview:
-        """Return the encoded bytes, after checking the pages of the file they are on.
+        """Return the encoded bytes, after checking them, or the pages of the file they are on.
 
         They are a view of the mapped file: to be used soon, or copied. From a URL or an open file
         they are fetched when they are first asked for, and then kept.
@@ -292,7 +292,8 @@ class CompressedTensor:
         """Decode the rows from `start` up to `stop`, and no block that holds none of them.
 
         A block holds up to 2**20 entries, however short a row is. Of a file behind a URL, or an
-        open file, only the pages of these blocks are read, and those of the section's beginning.
+        open file, only the pages of these blocks are read, and those of the section's beginning,
+        or the whole section where that is less.
 
         Parameters
         ----------
