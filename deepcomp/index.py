@@ -4,7 +4,7 @@ import json
 import reprlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -215,18 +215,19 @@ def entry_from_json(item: dict[str, Any], earlier: Mapping[str, TensorRecord | s
     numel = prod(shape)
     if prod(extent or 1 for extent in shape) * ITEMSIZE[dtype] > MAX_INTEGER:
         raise DczError(f"shape {short(shape)}: more entries than an array can have")
-    if layout == "raw":
-        keys = {"name", "dtype", "shape", "layout"} | ({"crc32"} & item.keys())
-        expect_keys(item, keys, "a raw tensor")
-        nbytes = numel * ITEMSIZE[dtype]
-        record = TensorRecord(item["name"], dtype, tuple(shape), layout, nbytes)
-    else:
-        record = _coded_record(item, layout, dtype, tuple(shape), numel)
-    if "crc32" not in item:
-        return record
-    if record.section_nbytes == 0:
+    if layout != "raw":
+        return _coded_record(item, layout, dtype, tuple(shape), numel)
+    expect_keys(
+        item, {"name", "dtype", "shape", "layout"} | ({"crc32"} & item.keys()), "a raw tensor"
+    )
+    if "crc32" in item and numel == 0:
         raise DczError("crc32 of a section without bytes")
-    return replace(record, crc32=check_integer(item["crc32"], "crc32", 0, MAX_CRC32))
+    nbytes = numel * ITEMSIZE[dtype]
+    return TensorRecord(item["name"], dtype, tuple(shape), layout, nbytes, crc32=_crc32(item))
+
+
+def _crc32(item: dict[str, Any]) -> int | None:
+    return check_integer(item["crc32"], "crc32", 0, MAX_CRC32) if "crc32" in item else None
 
 
 def _coded_record(
@@ -264,10 +265,10 @@ def _coded_record(
     least = -(-numel // (block_numel or numel)) * (2 if layout == "sparse" else 1)
     if nbytes < least:
         raise DczError(f"a section of {nbytes} bytes cannot hold {numel} entries")
-    zero_signs = "zero_signs" in item
     return TensorRecord(
-        item["name"], dtype, shape, layout, nbytes, nnz, codebook, gap_bits, block_numel, zero_signs
-    )
+        item["name"], dtype, shape, layout, nbytes, nnz, codebook, gap_bits, block_numel,
+        zero_signs="zero_signs" in item, crc32=_crc32(item),
+    )  # fmt: skip
 
 
 def check_integer(value: Any, what: str, low: int, high: int) -> int:
