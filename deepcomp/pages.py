@@ -113,10 +113,11 @@ class Pages:
         if first == last:
             return
         first, last = self._outside_pages(*section)
-        if last - first <= min(self._unchecked_nbytes(*part), _RUN * PAGE):
-            self._check_whole(section, crc32, first, last, what)
-        else:
+        is_large = section[1] - section[0] > _RUN * PAGE
+        if is_large or last - first > self._unchecked_nbytes(*part):
             self.check(*part, what)
+        else:
+            self._check_whole(section, crc32, first, last, what)
 
     def check_all(self, owners: Callable[[int, int], str]) -> None:
         """Check every page; of a mapped file, those that were checked before as well.
@@ -187,7 +188,8 @@ class Pages:
         found = zlib.crc32(self._kept[last:end], found)
         if found != crc32:
             raise self._damaged("section", what, crc32, found)
-        self._kept[first:last] = fetched  # as in _check_run: at worst the same bytes again
+        # Another thread may do the same: then it is there twice, which does no harm.
+        self._kept[first:last] = fetched
         insort(self._sections, section)
 
     def _outside_sections(self, start: int, end: int) -> tuple[int, int]:
