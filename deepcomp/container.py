@@ -219,9 +219,7 @@ def _chosen(index: Index, crc32_of: Callable[[str], int]) -> tuple[Index, bytes]
     """Return the index that is written, and as JSON."""
     chosen = with_checksums(index, HEAD.size, crc32_of)
     raw = encode_index(chosen)
-    if (
-        len(raw) > MAX_INDEX_NBYTES
-    ):  # some 400,000 tensors: the checksums must not make it too large
+    if len(raw) > MAX_INDEX_NBYTES:  # from some 400,000 tensors on
         chosen = without_checksums(index)
         raw = encode_index(chosen)
     return chosen, raw
