@@ -16,6 +16,7 @@ _HOMES = {
     "UnsupportedVersionError": "errors",
     "compress": "compression",
     "compress_checkpoint": "large",
+    "factorize": "nn.lowrank",
     "load": "storage",
     "matmul": "multiply",
     "save": "storage",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .model import CompressedModel as CompressedModel
     from .multiply import matmul as matmul
     from .nn.budget import search as search
+    from .nn.lowrank import factorize as factorize
     from .nn.pruner import Pruner as Pruner
     from .nn.scan import sensitivity as sensitivity
     from .nn.shared import share_weights as share_weights

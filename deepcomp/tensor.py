@@ -172,9 +172,12 @@ class CompressedTensor:
     @cached_property
     def _matrix(self) -> Any:
         from .entries import matrix_shape
+        from .layouts import decode_windows
         from .multiply import CompressedMatrix
 
-        return CompressedMatrix(self._entries, matrix_shape(self.shape))
+        return CompressedMatrix(
+            self._entries, matrix_shape(self.shape), lambda: self.decode_with(decode_windows)
+        )
 
     def _entries(self) -> Any:
         from .entries import decode_entries

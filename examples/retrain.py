@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import deepcomp
 from deepcomp.nn import schedules
+from deepcomp.nn.distillation import soft_target_loss
 
 Data = tuple[Tensor, Tensor]  # images, shape (n, channels, height, width), and labels, shape (n,)
 
@@ -135,9 +136,8 @@ def _loss(
     if teacher is None or not recipe.soft:
         return loss
     with torch.no_grad():
-        wanted = F.softmax(teacher(x).float() / recipe.temperature, 1)
-    found = F.log_softmax(scores / recipe.temperature, 1)
-    soft = F.kl_div(found, wanted, reduction="batchmean") * recipe.temperature**2
+        wanted = teacher(x).float()
+    soft = soft_target_loss(scores, wanted, recipe.temperature)
     return (1 - recipe.soft) * loss + recipe.soft * soft
 
 

@@ -27,6 +27,7 @@ MODULES += [
     "deepcomp",
     "deepcomp.nn",
     "deepcomp.nn.criteria",
+    "deepcomp.nn.distillation",
     "deepcomp.nn.schedules",
     "deepcomp.page",
     "deepcomp.plot",

@@ -60,8 +60,8 @@ ALLOWED = {
     "values": ({"decode", "records"}, True),
     "slices": ({"decode", "records"}, True),
     "entries": ({"_kernels", "decode", "errors", "records", "sharing"}, True),
-    "memory": (set(), True),
-    "layouts": ({"_kernels", "entries", "memory"}, True),
+    "memory": ({"_kernels"}, True),
+    "layouts": ({"_kernels", "decode", "entries", "memory"}, True),
     "multiply": ({"_kernels", "entries", "layouts", "memory", "threads"}, True),
     "convolution": ({"_kernels", "entries", "layouts", "memory", "threads"}, True),
     "arrays": ({"records", "encode", "decode"}, True),
@@ -156,12 +156,14 @@ ALLOWED = {
     "nn.schedules": (set(), False),
     "nn.ranking": ({"nn.criteria"}, False),
     "nn.order": (set(), False),
+    "nn.replace": (set(), False),
     "nn.pruner": (
         {"rules", "nn.convert", "nn.criteria", "nn.order", "nn.ranking", "nn.schedules"},
         False,
     ),
     "nn.shared": (
-        {"arrays", "codebooks", "decode", "pipeline", "prune", "rules", "sharing", "nn.convert"},
+        {"arrays", "codebooks", "decode", "pipeline", "prune", "rules", "sharing"}
+        | {"nn.convert", "nn.replace"},
         True,
     ),
     "nn.trial": ({"arrays", "pipeline", "rules", "tensor"}, False),
@@ -173,7 +175,10 @@ ALLOWED = {
         False,
     ),
     "nn.layers": ({"convolution", "nn.ops"}, False),
-    "nn.choice": ({"_kernels", "nn.layers"}, False),
+    "nn.choice": ({"_kernels", "nn.layers", "nn.replace"}, False),
+    "nn.distillation": (set(), False),
+    "nn.factorable": ({"patterns"}, False),
+    "nn.lowrank": ({"pipeline", "nn.convert", "nn.factorable", "nn.replace"}, False),
     "nn.model": ({"nn.choice", "nn.convert"}, False),
     "importers.safetensors": ({"arrays", "decode", "files", "records"}, True),
     "importers.bitmask": ({"arrays", "decode"}, True),
@@ -285,7 +290,7 @@ packed = deepcomp.compress({"w": numpy.eye(30)})
 actions = (
     packed.state_dict, packed["w"].to_torch, lambda: packed.restore(None), lambda: deepcomp.Pruner,
     lambda: deepcomp.share_weights, lambda: deepcomp.search, lambda: deepcomp.sensitivity,
-    lambda: deepcomp.nn.SparseLinear, lambda: deepcomp.nn.schedules,
+    lambda: deepcomp.nn.SparseLinear, lambda: deepcomp.nn.schedules, lambda: deepcomp.factorize,
 )
 for action in actions:
     try:

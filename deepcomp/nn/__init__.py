@@ -11,9 +11,12 @@ except ImportError as error:
 
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
-_MODULES = ("budget", "choice", "criteria", "layers", "model", "scan", "schedules")
+_MODULES = (
+    *("budget", "choice", "criteria", "distillation"),
+    *("layers", "lowrank", "model", "scan", "schedules"),
+)
 
-__all__ = ["SparseConv2d", "SparseLinear", "criteria", "schedules"]
+__all__ = ["SparseConv2d", "SparseLinear", "criteria", "distillation", "schedules"]
 
 
 def __getattr__(name: str) -> Any:
