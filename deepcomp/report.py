@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from .container import VERSION, Reader, overhead_when_written
+from .container import Reader, when_written
 from .errors import DczError
-from .index import Index
+from .index import Index, least_version
 from .records import ITEMSIZE, TensorRecord
 from .sections import read_section
 
@@ -177,8 +177,10 @@ def report_model(packed: "CompressedModel", name: str = "") -> Report:
     """
     entries = {n: packed.aliases.get(n, tensor.record) for n, tensor in packed.items()}
     index = Index(packed.metadata, entries)
-    overhead = packed.overhead or overhead_when_written(index)
-    version = ".".join(map(str, VERSION))
+    overhead = packed.overhead
+    if overhead is None:
+        index, overhead = when_written(index, lambda n: packed[n].section())
+    version = ".".join(map(str, least_version(index.entries)))
     return _report(name, version, index, lambda n: packed[n].section(), overhead)
 
 

@@ -23,7 +23,11 @@ ALLOWED = {
     "urls": (set(), False),
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
-    "container": ({"errors", "files", "records", "index", "pages", "ranges"}, False),
+    "checksums": ({"index", "pages", "records"}, False),
+    "container": (
+        {"checksums", "errors", "files", "records", "index", "pages", "ranges"},
+        False,
+    ),
     "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
     "tables": (set(), False),
     "report": ({"errors", "index", "records", "container", "sections"}, False),
