@@ -170,7 +170,13 @@ ALLOWED = {
     ),
     "nn.layers": ({"convolution", "nn.ops"}, False),
     "nn.choice": ({"_kernels", "nn.layers"}, False),
+    "nn.resize": (set(), False),
     "nn.model": ({"nn.choice", "nn.convert"}, False),
+    "nn.coupling": (set(), False),
+    "nn.constants": ({"nn.coupling"}, False),
+    "nn.channels": ({"nn.constants", "nn.coupling"}, False),
+    "nn.cutting": ({"nn.constants", "nn.coupling", "nn.resize"}, False),
+    "nn.shrinking": ({"nn.constants", "nn.coupling", "nn.cutting", "nn.trial"}, False),
     "importers.safetensors": ({"arrays", "decode", "files", "records"}, True),
     "importers.bitmask": ({"arrays", "decode"}, True),
     "importers.npz": ({"arrays", "decode", "sparse"}, True),
@@ -280,8 +286,8 @@ import deepcomp, numpy
 packed = deepcomp.compress({"w": numpy.eye(30)})
 actions = (
     packed.state_dict, packed["w"].to_torch, lambda: packed.restore(None), lambda: deepcomp.Pruner,
-    lambda: deepcomp.share_weights, lambda: deepcomp.search, lambda: deepcomp.sensitivity,
-    lambda: deepcomp.nn.SparseLinear, lambda: deepcomp.nn.schedules,
+    lambda: deepcomp.share_weights, lambda: deepcomp.shrink, lambda: deepcomp.search,
+    lambda: deepcomp.sensitivity, lambda: deepcomp.nn.SparseLinear, lambda: deepcomp.nn.schedules,
 )
 for action in actions:
     try:

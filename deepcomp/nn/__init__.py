@@ -11,9 +11,9 @@ except ImportError as error:
 
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
-_MODULES = ("budget", "choice", "criteria", "layers", "model", "scan", "schedules")
+_MODULES = ("budget", "channels", "choice", "criteria", "layers", "model", "scan", "schedules")
 
-__all__ = ["SparseConv2d", "SparseLinear", "criteria", "schedules"]
+__all__ = ["SparseConv2d", "SparseLinear", "channels", "criteria", "schedules"]
 
 
 def __getattr__(name: str) -> Any:
