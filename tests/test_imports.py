@@ -171,7 +171,7 @@ ALLOWED = {
     "nn.layers": ({"convolution", "nn.ops"}, False),
     "nn.choice": ({"_kernels", "nn.layers"}, False),
     "nn.resize": (set(), False),
-    "nn.model": ({"nn.choice", "nn.convert"}, False),
+    "nn.model": ({"nn.choice", "nn.convert", "nn.resize"}, False),
     "nn.coupling": (set(), False),
     "nn.constants": ({"nn.coupling"}, False),
     "nn.channels": ({"nn.constants", "nn.coupling"}, False),
