@@ -65,6 +65,55 @@ class Gated(nn.Module):
         return self.last(gates * x)
 
 
+class Dense(nn.Module):
+    """Batch norms over concatenations that grow, as in a DenseNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm1 = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.grow1, self.norm2 = nn.Conv2d(8, 4, 3, padding=1), nn.BatchNorm2d(12)
+        self.grow2, self.last = nn.Conv2d(12, 4, 3, padding=1), nn.Linear(16, 5)
+
+    def forward(self, x):
+        x = self.first(x)
+        x = torch.cat([x, self.grow1(self.norm1(x).relu())], 1)
+        x = torch.cat([x, self.grow2(self.norm2(x).relu())], 1)
+        return self.last(x.relu().mean((2, 3)))
+
+
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.lstm = nn.Linear(4, 6), nn.LSTM(6, 5, batch_first=True)
+        self.last = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.last(self.lstm(self.first(x))[0])
+
+
+class Frozen(nn.Sequential):
+    def forward(self, x):
+        with torch.no_grad():
+            x = self[0](x)
+        return self[2](self[1](x).relu())
+
+
+class Halves(nn.Module):
+    """Channels that are cut in two, which the forward pass has as a number."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = (
+            nn.Conv2d(3, 8, 1),
+            nn.Conv2d(4, 4, 1),
+            nn.Conv2d(8, 2, 1),
+        )
+
+    def forward(self, x):
+        a, b = self.first(x).chunk(2, 1)
+        return self.last(torch.cat([a, self.second(b)], 1).relu())
+
+
 def randomize(model, seed=0):
     """Give all parameters and statistics values that are not zero."""
     torch.manual_seed(seed)
@@ -187,6 +236,41 @@ def test_option_a_shortcuts_lose_the_channels_within_blocks_alone():
 def test_gated_channels_go_with_their_gates():
     expected = {"conv": 6, "last": 2, "squeeze": 4, "excite": 6}
     check(Gated(), images(), {"conv": [0, 5]}, expected)
+
+
+def test_batch_norms_over_concatenations_lose_the_places_of_each_part():
+    model = Dense()
+    expected = {"first": 7, "grow1": 2, "grow2": 3, "last": 5}
+    check(model, images(), {"first": [1], "grow1": [0, 2], "grow2": [3]}, expected)
+    assert (model.norm1.num_features, model.norm2.num_features) == (7, 9)
+
+
+def test_one_dimensional_channels_lose_their_places_after_a_flatten():
+    model = nn.Sequential(nn.Conv1d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(36, 4))
+    check(model, images()[:, :, 0], {"0": [1, 2]}, {"0": 4, "3": 4})
+    assert model[3].in_features == 24
+
+
+STAYS = {
+    "before an LSTM": (Recurrent(), (2, 5, 4), "first", "cannot be followed"),
+    "under no_grad": (
+        Frozen(nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 2)), (2, 4), "0",
+        "the trace does not reach it",
+    ),
+    "cut in two": (Halves(), (2, 3, 8, 8), "first", "the model does not do the same without it"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", STAYS)
+def test_what_cannot_be_traced_stays(case):
+    model, shape, layer, why = STAYS[case]
+    zero(randomize(model), {layer: [1]})
+    x = torch.randn(shape)
+    channels.silence(model, x)
+    before = model(x)
+    row = next(row for row in deepcomp.shrink(model, x).rows if row.layer == layer)
+    assert row.n_before == row.n_after and row.stays.startswith("1: ") and why in row.stays
+    torch.testing.assert_close(model(x), before)
 
 
 def test_embeddings_lose_columns():
