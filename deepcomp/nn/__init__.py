@@ -12,7 +12,8 @@ except ImportError as error:
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
 _MODULES = (
-    "budget", "channels", "choice", "criteria", "layers", "model", "scan", "schedules", "thinet"
+    "budget", "channels", "choice", "criteria", "layers", "model", "scan", "schedules",
+    "shrinking", "thinet",
 )  # fmt: skip
 
 __all__ = ["SparseConv2d", "SparseLinear", "channels", "criteria", "schedules", "thinet"]
