@@ -523,3 +523,16 @@ def test_without_torch_pruning_the_extra_is_named():
         "else: raise SystemExit('torch_pruning was not needed')"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_models_that_work_in_place_leave_the_example_alone():
+    model = zero(
+        randomize(nn.Sequential(nn.ReLU(inplace=True), nn.Linear(4, 6), nn.Linear(6, 2))),
+        {"1": [2]},
+    )
+    model.double()
+    x = torch.randn(2, 4, dtype=torch.float64)
+    before = x.clone()
+    channels.silence(model, x)
+    assert deepcomp.shrink(model, x).rows[0].n_after == 5
+    assert torch.equal(x, before)

@@ -120,6 +120,15 @@ def test_a_filter_that_has_a_twin_is_made_up_for():
     assert (plain(batches[0]) - before).abs().max() > 1e-3
 
 
+def test_weights_for_channels_that_the_samples_never_show_stay_as_they_are():
+    model = make()
+    with torch.no_grad():
+        model[1].bias[2] = -1000
+    before = model[3].weight[:, 2].clone()
+    thinet.prune(model, {"0": 12}, images(), n_samples=500)
+    torch.testing.assert_close(model[3].weight[:, 2], before)
+
+
 def test_what_the_next_layer_loses_is_what_was_reported_and_less_than_by_chance():
     model, batches = make().eval(), images(16)
     model.requires_grad_(False)

@@ -84,11 +84,10 @@ def zero_filters(model: nn.Module) -> dict[str, Tensor]:
 
 def call(model: nn.Module, inputs: Any) -> Any:
     """Call a model with a tensor, with the items of a tuple or list, or of a mapping by name."""
-    if isinstance(inputs, Mapping):
+    inputs = map_tensors(inputs, Tensor.clone)  # it may work in place
+    if isinstance(inputs, dict):
         return model(**inputs)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(inputs)
+    return model(*inputs) if isinstance(inputs, list) else model(inputs)
 
 
 def map_tensors(value: Any, change: Any) -> Any:
