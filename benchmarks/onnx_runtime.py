@@ -1,4 +1,4 @@
-"""ONNX Runtime as a rival, where onnx and onnxruntime are installed: the benchmarks do not ask for them."""
+"""ONNX Runtime as a rival, where onnx and onnxruntime are installed: nothing asks for them."""
 
 from collections.abc import Callable
 from importlib.util import find_spec

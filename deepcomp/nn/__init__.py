@@ -12,11 +12,19 @@ except ImportError as error:
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
 _MODULES = (
-    *("budget", "choice", "criteria", "distillation"),
-    *("layers", "lowrank", "model", "scan", "schedules"),
-)
+    "budget", "channels", "choice", "criteria", "distillation", "layers", "lowrank", "model",
+    "scan", "schedules", "shrinking", "thinet",
+)  # fmt: skip
 
-__all__ = ["SparseConv2d", "SparseLinear", "criteria", "distillation", "schedules"]
+__all__ = [
+    "SparseConv2d",
+    "SparseLinear",
+    "channels",
+    "criteria",
+    "distillation",
+    "schedules",
+    "thinet",
+]
 
 
 def __getattr__(name: str) -> Any:
