@@ -12,6 +12,8 @@ torch = pytest.importorskip("torch")
 from torch import nn  # noqa: E402
 from torch.nn.utils import prune  # noqa: E402
 
+from deepcomp.nn.lowrank import factorize_like  # noqa: E402
+
 CONVOLUTIONS = [nn.Conv1d, nn.Conv2d, nn.Conv3d]
 TRANSPOSED = [nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d]
 ATTRIBUTES = ("in_channels", "out_channels", "groups", "kernel_size", "in_features")
@@ -206,3 +208,20 @@ def test_a_damaged_file_changes_nothing(tmp_path):
 def test_without_resize_other_shapes_are_refused():
     with pytest.raises(RuntimeError, match=r"0.weight: expected shape \[6, 3, 3, 3\], found"):
         deepcomp.compress(make(4), bits=None).restore(make(6))
+
+
+def test_a_model_that_was_shrunk_and_factorized_comes_back_into_a_fresh_one():
+    def network():
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 16, 30), nn.Linear(30, 4)
+        )
+
+    model, x = network(), torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        model[0].weight[:3] = 0
+        model[0].bias[:3] = 0
+    deepcomp.shrink(model, x)
+    deepcomp.factorize(model, rank={"3": 5})
+    packed, fresh = deepcomp.compress(model, bits=None), network()
+    packed.restore(factorize_like(fresh, packed), resize=True)
+    assert torch.equal(fresh(x), model(x))
