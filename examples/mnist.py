@@ -82,7 +82,7 @@ PAPER = {
 
 
 def fail(message: str) -> NoReturn:
-    print(f"mnist.py: {message}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     sys.exit(2)
 
 

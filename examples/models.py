@@ -23,10 +23,10 @@ from deepcomp.cli import inspect_main
 SETTINGS = {"bits": 5, "sparsity": 0.9}
 
 
-def lenet_300_100() -> nn.Sequential:
+def lenet_300_100(n_inputs: int = 784) -> nn.Sequential:
     """LeCun, Bottou, Bengio, Haffner, 1998; 266,610 parameters."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(),
+        nn.Flatten(), nn.Linear(n_inputs, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(),
         nn.Linear(100, 10),
     )  # fmt: skip
 
