@@ -87,7 +87,7 @@ MODELS = {
 
 
 def build(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
-    """Make a model with normal weights, as deep as it may be, and without PyTorch's own draw.
+    """Make a model with normal weights, without the time that PyTorch's own initialisation takes.
 
     The weights have variance 2 / n_inputs (He, Zhang, Ren, Sun, "Delving Deep into Rectifiers",
     2015); biases are small, and batch norm does nothing yet.
