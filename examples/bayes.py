@@ -59,7 +59,7 @@ class Setting(NamedTuple):
     prior: float = 0.1
 
 
-MNIST, DIGITS = Setting(10, 10, 0.3), Setting(30, 60, 0.1)
+MNIST, DIGITS = Setting(10, 10, 1.0), Setting(30, 60, 0.1)
 LR, LR_SIGMA = 1e-3, 2e-2  # highest; the deviations have a longer way to go
 
 
