@@ -6,7 +6,7 @@ and the soft targets of Hinton, Vinyals, Dean, 2015.
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -97,8 +97,9 @@ def train(
     generator: torch.Generator,
     teacher: nn.Module | None = None,
     sparsity: float | None = None,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> None:
-    """Train a model; with a sparsity, prune it on the way."""
+    """Train a model; with a sparsity, prune it on the way; with a penalty, add it to the loss."""
     n_steps = epochs * (len(data[0]) // recipe.batch_size)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=lr, weight_decay=recipe.weight_decay, fused=True
@@ -114,6 +115,8 @@ def train(
             optimizer.zero_grad()
             with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.mixed):
                 loss = _loss(model, x, y, teacher, recipe)
+            if penalty:
+                loss = loss + penalty()
             loss.backward()
             optimizer.step()
             at.step()
