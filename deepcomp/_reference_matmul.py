@@ -127,8 +127,7 @@ def windows_into(indptr, columns, labels, n_columns, kind, isa, packed, starts, 
 
 def section_windows_into(
     data, blocks, gap_bits, gap_table, gap_table_bits, gap_lengths, label_table, label_table_bits,
-    label_lengths, n_columns, kind, isa, gaps, labels, columns, packed, indptr, starts, offsets,
-    words,
+    label_lengths, n_columns, kind, isa, gaps, labels, columns, indptr, starts, offsets, words,
 ):  # fmt: skip
     nnz = int(blocks[:, 2].sum())
     all_columns = np.empty(nnz, np.uint32)
@@ -142,7 +141,7 @@ def section_windows_into(
         return status
     np.cumsum(indptr, out=indptr)
     return windows_into(
-        indptr, all_columns, all_labels, n_columns, kind, isa, packed, starts, offsets, words
+        indptr, all_columns, all_labels, n_columns, kind, isa, columns, starts, offsets, words
     )
 
 

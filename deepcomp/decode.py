@@ -75,6 +75,10 @@ class TensorDecoder:
             else None
             for i, code in enumerate(self.section.codes)
         ]
+        n_blocks = len(self.section.blocks)
+        self._table = (
+            self._rows(range(n_blocks)) if self.is_walked and n_blocks <= MAX_TABLE else None
+        )
 
     def decode_into(self, out: Patterns, n_threads: int = 1) -> None:
         """Fill `out` with all entries.
@@ -262,7 +266,7 @@ class TensorDecoder:
         Of the directory, the table in ``_native/sparse_block.h``. If a stream is constant, its
         memory is filled here.
         """
-        table = np.array([_row(self.section.blocks[i]) for i in which], np.int64)
+        table = self._rows(which) if self._table is None else self._table[which.start : which.stop]
         codes: list[Any] = []
         for code, decoder, symbols in zip(self.section.codes, self._decoders, streams, strict=True):
             if decoder is None:
@@ -271,6 +275,9 @@ class TensorDecoder:
             else:
                 codes += [decoder.table, decoder.table_bits, decoder.code_lengths]
         return [self._data, table, self.record.gap_bits, *codes]
+
+    def _rows(self, which: range) -> NDArray[np.int64]:
+        return np.array([_row(self.section.blocks[i]) for i in which], np.int64)
 
     def check_status(self, status: int, first_block: int = 0) -> None:
         """Raise DczError if a kernel that began with a block found something wrong."""

@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from . import _kernels
 from .decode import MAX_TABLE, TensorDecoder
 from .entries import Entries, Floats, matrix_shape, to_float32
-from .memory import aligned, scratch, shorten
+from .memory import aligned, copied, scratch, shorten
 
 _MAX_SPARSE = 0.05  # density up to which windows of 64 columns, two slots each, are the faster ones
 _AVX2, _AVX512 = 1, 2
 _CODEBOOK = 64  # places
 _KINDS = {0: (16, 32, 3), 1: (16, 64, 2), 2: (8, 32, 2)}  # lanes, columns of a window, slots
+_SMALL = 1 << 20  # words, which it takes less time to copy than to ask for pages and give them back
 _GAPS_A_PIECE = 1 << 14  # DC_GAPS_A_PIECE of _native/section_windows.h
 _MANY = 17  # vectors
 ROWS_A_GROUP = 128  # of blocks whose rows are sorted; threads share groups
@@ -162,15 +163,16 @@ def decode_windows(decoder: TensorDecoder) -> Windows | None:
     shape, blocks = matrix_shape(record.shape), decoder.section.blocks
     starts, offsets, words = _room_for_windows(shape, record.nnz, kind)
     n_waiting = _most_in_two_groups(shape[1], record.nnz, kind)
-    gaps = scratch("gaps", max(block.n_symbols[0] for block in blocks), np.uint8)
-    labels = scratch("labels", n_waiting + max(block.n_kept for block in blocks), np.uint8)
+    n_gaps = max(block.n_symbols[0] for block in blocks)
+    n_labels = n_waiting + max(block.n_kept for block in blocks) + 16
+    symbols = scratch("symbols", n_gaps + n_labels, np.uint8)
+    gaps, labels = symbols[:n_gaps], symbols[n_gaps:]
     columns = scratch("columns", n_waiting + _GAPS_A_PIECE + 16, np.uint32)
-    packed = scratch("packed", n_waiting + 8, np.uint32)
     indptr = np.zeros(shape[0] + 1, np.int64)
     kernel: Any = _kernels.section_windows_into
     status = kernel(
         *decoder.sparse_arguments(range(len(blocks)), [gaps, labels]), shape[1], kind,
-        _kernels.ISA, gaps, labels, columns, packed, indptr, starts, offsets, words,
+        _kernels.ISA, gaps, labels, columns, indptr, starts, offsets, words,
     )  # fmt: skip
     decoder.check_status(status)
     return _windows(kind, starts, offsets, words, values, shape, record.nnz)
@@ -188,6 +190,8 @@ def _room_for_windows(
     n_groups = -(-shape[0] // lanes)
     room = min(nnz, n_groups * -(-shape[1] // window) * -(-window // n_slots))
     starts = np.zeros(n_groups + 1, np.int64)
+    if room * lanes <= _SMALL:
+        return starts, scratch("offsets", room, np.int32), scratch("words", room * lanes, np.uint32)
     return starts, np.empty(room, np.int32), aligned(room * lanes, np.uint32)
 
 
@@ -203,8 +207,12 @@ def _windows(
     n_steps = int(starts[-1])
     codebook = np.zeros(_CODEBOOK, np.float32)
     codebook[: values.size] = values
-    offsets.resize(n_steps, refcheck=False)  # the rest of the memory is given back
-    words = shorten(words, n_steps * _KINDS[kind][0])
+    n_words = n_steps * _KINDS[kind][0]
+    if words.size <= _SMALL:
+        offsets, words = offsets[:n_steps].copy(), copied(words[:n_words])
+    else:
+        offsets.resize(n_steps, refcheck=False)  # the rest of the memory is given back
+        words = shorten(words, n_words)
     return Windows(kind, starts, offsets, words, codebook, shape, nnz)
 
 

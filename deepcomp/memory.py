@@ -43,9 +43,20 @@ def shorten(array: NDArray[Any], n: int) -> NDArray[Any]:
     shorter = room[first : first + n]
     if address(shorter) % 64 == 0:
         return shorter
-    moved = aligned(n, room.dtype)
-    moved[:] = shorter
-    return moved
+    return copied(shorter)
+
+
+def copied(array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy that begins at a cache line.
+
+    Examples
+    --------
+    >>> copied(np.arange(3))
+    array([0, 1, 2])
+    """
+    copy = aligned(array.size, array.dtype)
+    copy[:] = array
+    return copy
 
 
 def scratch(purpose: str, n: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:

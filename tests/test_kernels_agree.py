@@ -589,17 +589,17 @@ def section_windows_into(draw):
     blocks = decoder.section.blocks
     waiting = min(nnz, 2 * lanes * n_columns)
     gaps = np.zeros(max(1, *(block.n_symbols[0] for block in blocks)), np.uint8)
-    labels = np.zeros(max(1, waiting + max(block.n_kept for block in blocks)), np.uint8)
+    labels = np.zeros(waiting + max(block.n_kept for block in blocks) + 16, np.uint8)
     arguments = decoder.sparse_arguments(range(len(blocks)), [gaps, labels])
     data = damaged(draw, arguments[0])
 
     def call(kernel, isa):
-        columns, packed = (np.zeros(waiting + n, np.uint32) for n in (16_400, 8))
+        columns = np.zeros(waiting + 16_400, np.uint32)
         starts, indptr = np.zeros(-(-n_rows // lanes) + 1, np.int64), np.zeros(n_rows + 1, np.int64)
         offsets, words = np.zeros(nnz, np.int32), np.zeros(nnz * lanes, np.uint32)
         status = kernel(
-            data, *arguments[1:], n_columns, kind, isa, gaps.copy(), labels.copy(), columns, packed,
-            indptr, starts, offsets, words,
+            data, *arguments[1:], n_columns, kind, isa, gaps.copy(), labels.copy(), columns, indptr,
+            starts, offsets, words,
         )  # fmt: skip
         n_steps = starts[-1]
         found = [np.array(status), starts, offsets[:n_steps], words[: n_steps * lanes]]

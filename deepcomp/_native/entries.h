@@ -13,7 +13,10 @@ typedef struct {
     const uint32_t *columns;
     const uint8_t *labels;
     int64_t n_rows, n_columns;
+    int are_packed; /* whether each of `columns` has its label in the low 8 bits */
 } dc_entries;
+
+#define DC_PACKED_MAX_COLUMNS (1 << 24)
 
 /* A walk along the gaps of a block. */
 typedef struct {
@@ -23,6 +26,7 @@ typedef struct {
     int64_t row, column; /* where it goes on */
     int64_t n, n_before; /* kept entries so far, and before this row */
     int64_t *row_counts;
+    const uint8_t *labels; /* to be packed with the columns, and 16 more; or NULL */
 } dc_walk;
 
 /* Take the gaps first .. last - 1. Counts are added once a row: one by one, each would wait for the
@@ -39,7 +43,11 @@ DC_INLINE void dc_walk_on(dc_walk *walk, int64_t first, int64_t last, uint32_t *
             w.row += w.column / w.n_columns;
             w.column %= w.n_columns;
         }
-        columns[w.n] = (uint32_t)w.column; /* of an escape: the next one is written over it */
+        /* of an escape: the next one is written over it */
+        columns[w.n] = (uint32_t)w.column;
+        if (w.labels) {
+            columns[w.n] = columns[w.n] << 8 | w.labels[w.n];
+        }
         w.n += is_kept;
         w.column += is_kept;
     }
@@ -80,40 +88,47 @@ DC_TARGET_AVX512 DC_INLINE __m512i dc_running_sums(__m512i x)
 }
 
 /* Sixteen gaps at a time, one by one where more than one row ends. `columns` has room for `room`. */
-DC_TARGET_AVX512 static inline void dc_walk_avx512(dc_walk *w, int64_t first, int64_t last,
+DC_TARGET_AVX512 static inline void dc_walk_avx512(dc_walk *walk, int64_t first, int64_t last,
                                                    int64_t room, uint32_t *columns)
 {
+    dc_walk w = *walk;
+    const __m128i escape = _mm_set1_epi8((char)w.escape);
+    const __m512i n_columns = _mm512_set1_epi32((int32_t)w.n_columns);
     int64_t i = first;
-    for (; i + 16 <= last && w->n + 16 <= room; i += 16) {
-        const __m128i gaps = _mm_loadu_si128((const __m128i *)(w->gaps + i));
-        const __mmask16 kept = _mm_cmpneq_epi8_mask(gaps, _mm_set1_epi8((char)w->escape));
+    for (; i + 16 <= last && w.n + 16 <= room; i += 16) {
+        const __m128i gaps = _mm_loadu_si128((const __m128i *)(w.gaps + i));
+        const __mmask16 kept = _mm_cmpneq_epi8_mask(gaps, escape);
         const __m512i skipped = _mm512_cvtepu8_epi32(gaps);
         const __m512i ends = dc_running_sums(
             _mm512_mask_add_epi32(skipped, kept, skipped, _mm512_set1_epi32(1)));
         const int64_t end =
-            w->column + _mm_extract_epi32(_mm512_extracti32x4_epi32(ends, 3), 3);
-        if (end > 2 * w->n_columns) {
-            dc_walk_on(w, i, i + 16, columns);
+            w.column + _mm_extract_epi32(_mm512_extracti32x4_epi32(ends, 3), 3);
+        if (end > 2 * w.n_columns) {
+            dc_walk_on(&w, i, i + 16, columns);
             continue;
         }
-        __m512i found = _mm512_add_epi32(ends, _mm512_set1_epi32((int32_t)w->column - 1));
-        w->column = end;
-        if (end > w->n_columns) { /* the others are in the next row */
-            const __m512i n_columns = _mm512_set1_epi32((int32_t)w->n_columns);
+        __m512i found = _mm512_add_epi32(ends, _mm512_set1_epi32((int32_t)w.column - 1));
+        w.column = end;
+        if (end > w.n_columns) { /* the others are in the next row */
             const __mmask16 others = _mm512_cmpge_epi32_mask(found, n_columns);
-            const int64_t n = w->n + __builtin_popcount(kept & (__mmask16)~others);
+            const int64_t n = w.n + __builtin_popcount(kept & (__mmask16)~others);
             found = _mm512_mask_sub_epi32(found, others, found, n_columns);
-            w->row_counts[w->row++] += n - w->n_before;
-            w->n_before = n;
-            w->column -= w->n_columns;
+            w.row_counts[w.row++] += n - w.n_before;
+            w.n_before = n;
+            w.column -= w.n_columns;
         }
         if (kept != 0xFFFF) {
             found = _mm512_maskz_compress_epi32(kept, found);
         }
-        _mm512_storeu_si512(columns + w->n, found);
-        w->n += __builtin_popcount(kept);
+        if (w.labels) {
+            const __m128i labels = _mm_loadu_si128((const __m128i *)(w.labels + w.n));
+            found = _mm512_or_si512(_mm512_slli_epi32(found, 8), _mm512_cvtepu8_epi32(labels));
+        }
+        _mm512_storeu_si512(columns + w.n, found);
+        w.n += __builtin_popcount(kept);
     }
-    dc_walk_on(w, i, last, columns);
+    dc_walk_on(&w, i, last, columns);
+    *walk = w;
 }
 #endif
 

@@ -26,6 +26,7 @@ cdef extern from "windows_layout.h" nogil:
         const uint8_t *labels
         int64_t n_rows
         int64_t n_columns
+        int are_packed
     ctypedef struct dc_walk:
         const uint8_t *gaps
         uint8_t escape
@@ -35,6 +36,7 @@ cdef extern from "windows_layout.h" nogil:
         int64_t n
         int64_t n_before
         int64_t *row_counts
+        const uint8_t *labels
     int dc_walk_gaps(dc_walk *, int, int64_t, int64_t, int64_t, uint32_t *)
     void dc_lay_out_windows(const dc_entries *, int, int, int64_t, uint32_t *, int64_t *,
                             int32_t *, uint32_t *)
@@ -53,7 +55,6 @@ cdef extern from "section_windows.h" nogil:
         uint8_t *labels
         uint32_t *columns
         int64_t room
-        uint32_t *packed
         int64_t *indptr
     ctypedef struct dc_windows_out:
         int kind
@@ -133,7 +134,7 @@ def walk_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, int gap_bit
                 if status == 0:
                     walk = dc_walk(&gaps[0], <uint8_t>((1 << gap_bits) - 1), n_columns,
                                    position // n_columns, position % n_columns, 0, 0,
-                                   &row_counts[0])
+                                   &row_counts[0], NULL)
                     status = dc_walk_gaps(&walk, isa, blocks[b, DC_BLOCK_GAPS], n_kept,
                                           blocks[b, DC_BLOCK_NUMEL], &columns[first])
                     status = status + 2 if status else 0
@@ -193,7 +194,7 @@ def windows_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
         starts[:] = 0
         return 0
     with nogil:
-        entries = dc_entries(&indptr[0], &columns[0], &labels[0], indptr.shape[0] - 1, n_columns)
+        entries = dc_entries(&indptr[0], &columns[0], &labels[0], indptr.shape[0] - 1, n_columns, 0)
         dc_lay_out_windows(&entries, kind, isa, 0, &packed[0], &starts[0], &offsets[0], &words[0])
     return 0
 
@@ -203,16 +204,14 @@ def section_windows_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, 
                          const uint8_t[::1] gap_lengths, const uint32_t[::1] label_table,
                          int label_table_bits, const uint8_t[::1] label_lengths,
                          int64_t n_columns, int kind, int isa, uint8_t[::1] gaps,
-                         uint8_t[::1] labels, uint32_t[::1] columns, uint32_t[::1] packed,
-                         int64_t[::1] indptr, int64_t[::1] starts, int32_t[::1] offsets,
-                         uint32_t[::1] words):
+                         uint8_t[::1] labels, uint32_t[::1] columns, int64_t[::1] indptr,
+                         int64_t[::1] starts, int32_t[::1] offsets, uint32_t[::1] words):
     """Decode all blocks of a sparse tensor with a codebook, and lay it out in windows.
 
     As walk_into and windows_into together, without memory for all entries. `indptr` has n_rows + 1
     zeros. Scratch: `gaps` for the largest block; with n the most entries of 32 rows (all columns, or
-    all entries), `labels` for the largest block and n more, `columns` for n and 16400 more, and
-    `packed` for n and eight more. `offsets` and `words` have room for the most steps of all groups;
-    starts[0] is 0.
+    all entries), `labels` for the largest block and n + 16 more, and `columns` for n and 16400 more.
+    `offsets` and `words` have room for the most steps of all groups; starts[0] is 0.
 
     Returns 0, or what is wrong, as decode_sparse_into does.
     """
@@ -226,7 +225,7 @@ def section_windows_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, 
         dc_code(&gap_table[0], gap_table_bits, &gap_lengths[0]),
         dc_code(&label_table[0], label_table_bits, &label_lengths[0]),
         <uint8_t>((1 << gap_bits) - 1), &gaps[0], &labels[0], &columns[0], columns.shape[0],
-        &packed[0], &indptr[0])
+        &indptr[0])
     out = dc_windows_out(kind, isa, &starts[0], &offsets[0], &words[0])
     with nogil:
         status = dc_section_to_windows(&section, &out)
@@ -266,7 +265,7 @@ def blocks_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
     `scratch` has room for n_rows numbers.
     """
     cdef int64_t n_rows = indptr.shape[0] - 1
-    cdef dc_entries entries = dc_entries(&indptr[0], NULL, NULL, n_rows, 0)
+    cdef dc_entries entries = dc_entries(&indptr[0], NULL, NULL, n_rows, 0, 0)
     cdef dc_blocks_out out = dc_blocks_out(&starts[0, 0], NULL, NULL, NULL, NULL)
     cdef const float *own = NULL
     cdef int64_t *next_entry = &scratch[0] if n_rows else NULL

@@ -22,10 +22,9 @@ typedef struct {
     dc_code gap_code, label_code;
     uint8_t escape;
     uint8_t *gaps;     /* of a block */
-    uint8_t *labels;   /* of a block, and of the rows of two groups */
+    uint8_t *labels;   /* of a block and of the rows of two groups, and 16 more */
     uint32_t *columns; /* of a piece, and of the rows of two groups */
     int64_t room;      /* in `columns` */
-    uint32_t *packed;  /* as dc_lay_out_windows needs it */
     int64_t *indptr;   /* (n_rows + 1,) zeros */
 } dc_section;
 
@@ -49,13 +48,14 @@ static inline void dc_lay_out_up_to(const dc_section *s, const dc_windows_out *o
 {
     const int lanes = dc_kind_of_windows(out->kind).lanes;
     const int64_t n_steps = out->starts[w->row / lanes];
-    const dc_entries entries = {s->indptr, s->columns, w->labels, last, s->n_columns};
+    const dc_entries entries = {s->indptr,    s->columns, w->labels,
+                                last,         s->n_columns, w->walk.labels != NULL};
     s->indptr[w->row] = 0;
     for (int64_t row = w->row; row < last; row++) {
         s->indptr[row + 1] += s->indptr[row];
     }
     const int64_t n_entries = s->indptr[last];
-    dc_lay_out_windows(&entries, out->kind, out->isa, w->row / lanes, s->packed, out->starts,
+    dc_lay_out_windows(&entries, out->kind, out->isa, w->row / lanes, NULL, out->starts,
                        out->offsets + n_steps, out->words + n_steps * lanes);
     memmove(s->columns, s->columns + n_entries,
             (size_t)(w->walk.n - n_entries) * sizeof(s->columns[0]));
@@ -70,7 +70,11 @@ static inline void dc_lay_out_up_to(const dc_section *s, const dc_windows_out *o
 static inline int64_t dc_section_to_windows(const dc_section *s, const dc_windows_out *out)
 {
     const int64_t two_groups = 2 * dc_kind_of_windows(out->kind).lanes;
-    dc_waiting w = {{s->gaps, s->escape, s->n_columns, 0, 0, 0, 0, s->indptr + 1}, s->labels, 0};
+    /* then the layout takes them as they are */
+    const int are_packed = out->isa >= DC_ISA_AVX512 && out->kind != DC_WINDOWS_32_PAIRS &&
+                           s->n_columns < DC_PACKED_MAX_COLUMNS;
+    dc_waiting w = {{s->gaps, s->escape, s->n_columns, 0, 0, 0, 0, s->indptr + 1, NULL},
+                    s->labels, 0};
     int64_t position = 0;
     for (int64_t b = 0; b < s->n_blocks; b++) {
         const int64_t *block = s->blocks + b * DC_BLOCK_NUMBERS;
@@ -91,6 +95,7 @@ static inline int64_t dc_section_to_windows(const dc_section *s, const dc_window
         for (int64_t i = 0; n_kept && i < n_gaps; i += DC_GAPS_A_PIECE) {
             const int64_t end = i + DC_GAPS_A_PIECE < n_gaps ? i + DC_GAPS_A_PIECE : n_gaps;
             DC_CHECK(w.walk.n + (end - i) <= s->room);
+            w.walk.labels = are_packed ? w.labels : NULL;
             dc_take_gaps(&w.walk, out->isa, i, end, s->room, s->columns);
             const int64_t n_rows = (w.walk.row - w.row) / two_groups * two_groups;
             if (n_rows) {

@@ -96,7 +96,7 @@ DC_TARGET_AVX512 DC_INLINE __m512i dc_least(__m512i x)
 
 /* Sixteen rows of which some entries have been laid out. */
 typedef struct {
-    const uint32_t *packed; /* the entries: column and label, and four more numbers */
+    const uint32_t *packed; /* the entries: column and label, and four more numbers of any value */
     __m512i next, end;      /* of each lane, from the first entry of the group */
     int64_t n_steps;
     int32_t *offsets;
@@ -113,11 +113,15 @@ DC_TARGET_AVX512 DC_INLINE dc_lanes dc_begin_group(const dc_entries *in, int64_t
         const int64_t row = first_row + lane < last_row ? first_row + lane : last_row;
         bounds[lane] = (int32_t)(in->indptr[row] - first);
     }
-    for (int32_t i = 0; i < bounds[16]; i++) {
-        packed[i] = in->columns[first + i] << 8 | in->labels[first + i];
+    const uint32_t *entries = in->columns + first;
+    if (!in->are_packed) {
+        for (int32_t i = 0; i < bounds[16]; i++) {
+            packed[i] = entries[i] << 8 | in->labels[first + i];
+        }
+        memset(packed + bounds[16], 0, 4 * sizeof(packed[0]));
+        entries = packed;
     }
-    memset(packed + bounds[16], 0, 4 * sizeof(packed[0]));
-    return (dc_lanes){packed, _mm512_loadu_si512(bounds), _mm512_loadu_si512(bounds + 1), 0,
+    return (dc_lanes){entries, _mm512_loadu_si512(bounds), _mm512_loadu_si512(bounds + 1), 0,
                       offsets, words};
 }
 
@@ -266,7 +270,7 @@ static inline void dc_lay_out_windows(const dc_entries *in, int kind, int isa, i
         int64_t *next = starts + row / lanes;
 #if DC_HAVE_X86
         const int64_t last = end + lanes < in->n_rows ? end + lanes : in->n_rows;
-        if (isa >= DC_ISA_AVX512 && kind != DC_WINDOWS_32_PAIRS && in->n_columns < 1 << 24 &&
+        if (isa >= DC_ISA_AVX512 && kind != DC_WINDOWS_32_PAIRS && in->n_columns < DC_PACKED_MAX_COLUMNS &&
             in->indptr[last] - in->indptr[row] < INT32_MAX) {
             n_steps += (kind == DC_WINDOWS_32 ? dc_lay_out_32 : dc_lay_out_64)(
                 in, row, last, dc_most_steps(in, kind, row, end), packed, next, offsets + n_steps,
