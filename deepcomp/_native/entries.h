@@ -77,14 +77,15 @@ DC_TARGET_AVX512 static inline int dc_check_walk_avx512(const uint8_t *gaps, int
                          numel);
 }
 
-/* The sums of numbers 0 .. i, for each i. */
-DC_TARGET_AVX512 DC_INLINE __m512i dc_running_sums(__m512i x)
+/* The sums of 16 numbers 0 .. i, for each i; they fit in 16 bits, half a register. */
+DC_TARGET_AVX512 DC_INLINE __m256i dc_running_sums(__m256i x)
 {
-    const __m512i zero = _mm512_setzero_si512();
-    x = _mm512_add_epi32(x, _mm512_alignr_epi32(x, zero, 15));
-    x = _mm512_add_epi32(x, _mm512_alignr_epi32(x, zero, 14));
-    x = _mm512_add_epi32(x, _mm512_alignr_epi32(x, zero, 12));
-    return _mm512_add_epi32(x, _mm512_alignr_epi32(x, zero, 8));
+    x = _mm256_add_epi16(x, _mm256_slli_si256(x, 2));
+    x = _mm256_add_epi16(x, _mm256_slli_si256(x, 4));
+    x = _mm256_add_epi16(x, _mm256_slli_si256(x, 8));
+    /* so far in each half for itself: the last of the low one is added to all of the high one */
+    const __m256i low = _mm256_permute2x128_si256(x, x, 0x08);
+    return _mm256_add_epi16(x, _mm256_shuffle_epi8(low, _mm256_set1_epi16(0x0F0E)));
 }
 
 /* Sixteen gaps at a time, one by one where more than one row ends. `columns` has room for `room`. */
@@ -98,16 +99,16 @@ DC_TARGET_AVX512 static inline void dc_walk_avx512(dc_walk *walk, int64_t first,
     for (; i + 16 <= last && w.n + 16 <= room; i += 16) {
         const __m128i gaps = _mm_loadu_si128((const __m128i *)(w.gaps + i));
         const __mmask16 kept = _mm_cmpneq_epi8_mask(gaps, escape);
-        const __m512i skipped = _mm512_cvtepu8_epi32(gaps);
-        const __m512i ends = dc_running_sums(
-            _mm512_mask_add_epi32(skipped, kept, skipped, _mm512_set1_epi32(1)));
-        const int64_t end =
-            w.column + _mm_extract_epi32(_mm512_extracti32x4_epi32(ends, 3), 3);
+        const __m256i skipped = _mm256_cvtepu8_epi16(gaps);
+        const __m256i sums = dc_running_sums(
+            _mm256_mask_add_epi16(skipped, kept, skipped, _mm256_set1_epi16(1)));
+        const int64_t end = w.column + _mm256_extract_epi16(sums, 15);
         if (end > 2 * w.n_columns) {
             dc_walk_on(&w, i, i + 16, columns);
             continue;
         }
-        __m512i found = _mm512_add_epi32(ends, _mm512_set1_epi32((int32_t)w.column - 1));
+        __m512i found = _mm512_add_epi32(_mm512_cvtepu16_epi32(sums),
+                                         _mm512_set1_epi32((int32_t)w.column - 1));
         w.column = end;
         if (end > w.n_columns) { /* the others are in the next row */
             const __mmask16 others = _mm512_cmpge_epi32_mask(found, n_columns);
