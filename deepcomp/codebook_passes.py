@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import _kernels, kmeans, prune, sharing
 from .floats import to_patterns, to_values
+from .memory import scratch
 from .passes import Pass, Passes, Patterns
 from .records import ITEMSIZE, MAX_CODEBOOK
 
@@ -71,8 +72,10 @@ def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> None:
         every = np.arange(1 << 16, dtype=np.uint16)
         table = codebook[sharing.nearest_labels(to_values(every, dtype), entries)]
         table[0] = 0
-        for chunk in prune.chunks(patterns):
-            np.take(table, chunk, out=chunk, mode="clip")
+        for chunk in prune.small_chunks(patterns):
+            places = scratch("places", chunk.size, np.intp)  # else NumPy makes such an array itself
+            places[:] = chunk
+            np.take(table, places, out=chunk, mode="clip")
         return
     for chunk in prune.chunks(patterns):
         is_zero = chunk == 0

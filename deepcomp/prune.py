@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from . import _kernels
 
 _CHUNK = 1 << 20  # entries handled at a time, so that temporaries stay in the cache
+# Of this many, a temporary is below the 128 KiB from which malloc may map new pages for it each
+# time: a page costs as much as to look at 1000 entries. (malloc learns to keep them, but not in
+# the workers of Dask, which set its thresholds; there most of the time was lost with it.)
+_SMALL_CHUNK = 1 << 14
 
 
 def magnitude_mask(itemsize: int) -> int:
@@ -131,6 +135,12 @@ def chunks(patterns: NDArray[np.unsignedinteger]) -> Iterator[NDArray[np.unsigne
         yield patterns[i : i + _CHUNK]
 
 
+def small_chunks(patterns: NDArray[np.unsignedinteger]) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield an array in parts whose temporaries take no new pages."""
+    for i in range(0, patterns.size, _SMALL_CHUNK):
+        yield patterns[i : i + _SMALL_CHUNK]
+
+
 def largest_magnitude(patterns: NDArray[np.unsignedinteger]) -> int:
     """Return the largest magnitude pattern, 0 for an empty array.
 
@@ -140,7 +150,7 @@ def largest_magnitude(patterns: NDArray[np.unsignedinteger]) -> int:
     2
     """
     mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
-    return max((int((part & mask).max()) for part in chunks(patterns)), default=0)
+    return max((int((part & mask).max()) for part in small_chunks(patterns)), default=0)
 
 
 def keep_at_least(
@@ -193,7 +203,7 @@ def count_ties(patterns: NDArray[np.unsignedinteger], pattern: int) -> tuple[int
     """
     mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
     n_below = n_equal = 0
-    for part in chunks(patterns):
+    for part in small_chunks(patterns):
         magnitudes = part & mask
         n_below += int(np.count_nonzero(magnitudes < pattern))
         n_equal += int(np.count_nonzero(magnitudes == pattern))

@@ -45,7 +45,7 @@ ALLOWED = {
     "kmeans": ({"_kernels"}, True),
     "sharing": ({"_kernels", "kmeans"}, True),
     "huffman": ({"_kernels", "records", "errors"}, True),
-    "counts": ({"_kernels", "huffman", "memory", "records", "sharing"}, True),
+    "counts": ({"_kernels", "huffman", "memory", "prune", "records", "sharing"}, True),
     "encode": ({"counts", "records", "sections", "huffman", "relindex"}, True),
     "threads": (set(), False),
     "blocks": ({"_kernels", "records", "sections", "errors"}, True),
@@ -68,7 +68,7 @@ ALLOWED = {
     "passes": (set(), True),
     "cut_passes": ({"_kernels", "floats", "passes", "prune"}, True),
     "codebook_passes": (
-        {"_kernels", "floats", "kmeans", "passes", "prune", "records", "sharing"},
+        {"_kernels", "floats", "kmeans", "memory", "passes", "prune", "records", "sharing"},
         True,
     ),
     "pipeline": (
