@@ -132,7 +132,7 @@ def compress_whole(tensor: Whole) -> Encoded:
     if tensor.rule is not None:
         passes = cut_passes(*tensor.rule, [(extent.dtype, extent.numel)])
         [cut] = drive(passes, over([(weight.patterns, extent.dtype)]))
-    return encode_weight(weight, cut, tensor.bits)
+    return encode_weight(weight, cut, tensor.bits, in_place=True)
 
 
 def encode_piece(path: str, extent: Extent, stage: Stage, plan: Plan) -> None:
@@ -178,7 +178,7 @@ def remove(path: str) -> None:
 def _read(extent: Extent, stage: Stage) -> Patterns:
     patterns = extent.read()
     if stage.cut is not None:
-        patterns = prune.keep_at_least(patterns, *stage.cut)
+        prune.keep_at_least(patterns, *stage.cut, out=patterns)
     if stage.codebook is not None:
         put_codebook(patterns, extent.dtype, stage.codebook)
     return patterns

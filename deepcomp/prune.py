@@ -154,7 +154,10 @@ def largest_magnitude(patterns: NDArray[np.unsignedinteger]) -> int:
 
 
 def keep_at_least(
-    patterns: NDArray[np.unsignedinteger], pattern: int, n_ties_to_remove: int = 0
+    patterns: NDArray[np.unsignedinteger],
+    pattern: int,
+    n_ties_to_remove: int = 0,
+    out: NDArray[np.unsignedinteger] | None = None,
 ) -> NDArray[np.unsignedinteger]:
     """Set entries whose magnitude is below a pattern to zero.
 
@@ -166,11 +169,13 @@ def keep_at_least(
         Entries with a smaller magnitude pattern become +0.0, and so does -0.0.
     n_ties_to_remove : int
         How many entries of exactly this magnitude become zero too, the last ones first.
+    out : ndarray of the same dtype, shape (n,), optional
+        Where to put the result; may be `patterns` itself. By default a new array.
 
     Returns
     -------
     ndarray of the same dtype, shape (n,)
-        A new array.
+        `out`.
 
     Examples
     --------
@@ -181,11 +186,16 @@ def keep_at_least(
     """
     _check_aligned(patterns)
     mask = magnitude_mask(patterns.itemsize)
-    out = np.empty_like(patterns)
+    out = np.empty_like(patterns) if out is None else out
     _kernels.keep_at_least_into(patterns, mask, max(pattern, 1), out)
-    if n_ties_to_remove and pattern > 0:
-        ties = np.flatnonzero((out & out.dtype.type(mask)) == pattern)
-        out[ties[max(ties.size - n_ties_to_remove, 0) :]] = 0
+    n_left = n_ties_to_remove if pattern > 0 else 0
+    for end in range(out.size, 0, -_SMALL_CHUNK):
+        if n_left == 0:
+            break
+        part = out[max(end - _SMALL_CHUNK, 0) : end]
+        ties = np.flatnonzero((part & out.dtype.type(mask)) == pattern)[-n_left:]
+        part[ties] = 0
+        n_left -= ties.size
     return out
 
 
