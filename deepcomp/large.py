@@ -24,7 +24,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import job
+from .places import absolute, remove_folder, write_whole
 from .records import MAX_BLOCK_NUMEL
+from .urls import join
 
 if TYPE_CHECKING:
     from .large_model import LargeModel, ShardFile
@@ -105,12 +107,13 @@ def compress_checkpoint(
     """
     from .large_model import open_model, shards_of
     from .rounds import run
+    from .shards import INDEX_NAME
     from .storage import load
     from .workers import Workers
 
     _check("shard_nbytes", shard_nbytes, 1)
     _check("task_numel", task_numel, MAX_BLOCK_NUMEL)
-    source, target = os.path.abspath(os.fsdecode(source)), os.path.abspath(os.fsdecode(target))
+    source, target = absolute(source), absolute(target)
     model = open_model(source, (bits, sparsity, threshold, std, scope), task_numel)
     job.begin(
         target,
@@ -127,23 +130,20 @@ def compress_checkpoint(
     )
     shards = shards_of(model, target, shard_nbytes)
     with Workers(n_jobs, sum(t.numel for t in model.tensors)) as workers:
-        run(workers, model, shards, os.path.join(target, job.PARTS_NAME), task_numel)
+        run(workers, model, shards, join(target, job.PARTS_NAME), task_numel)
     _finish(model, shards, target)
-    return load(target)
+    return load(join(target, INDEX_NAME))
 
 
 def _finish(model: LargeModel, shards: list[ShardFile], target: str) -> None:
     """Write the index of shards, and remove the parts."""
-    import shutil
-
     from .container import Reader
-    from .files import write_whole
     from .shards import INDEX_NAME, describe, encode_shard_index
 
-    readers = ((os.path.basename(shard.path), Reader(shard.path)) for shard in shards)
+    readers = ((shard.name, Reader(shard.path)) for shard in shards)
     index = describe(model.metadata, readers, model.names, model.aliases)
-    write_whole(os.path.join(target, INDEX_NAME), encode_shard_index(index))
-    shutil.rmtree(os.path.join(target, job.PARTS_NAME), ignore_errors=True)
+    write_whole(join(target, INDEX_NAME), encode_shard_index(index))
+    remove_folder(join(target, job.PARTS_NAME))
 
 
 def _check(name: str, value: Any, step: int) -> None:

@@ -1,5 +1,7 @@
 """Checkpoints of other programs, recognised by what is in them."""
 
+import contextlib
+import errno
 import os
 import zipfile
 from collections.abc import Mapping
@@ -10,9 +12,10 @@ from typing import Any
 from ..arrays import Source, sources
 from ..container import MAGIC
 from ..decode import Patterns
-from ..urls import is_url, without_credentials
+from ..urls import is_url, join, shown
 from . import bitmask, npz, pytorch, safetensors
 
+_LOCAL_ONLY = (".pt", ".pth", ".bin", ".bin.index.json", ".npz", ".dcz")
 _EXPECTED = "a .safetensors file or a folder of them, a PyTorch checkpoint or an .npz file"
 
 
@@ -56,7 +59,9 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     Parameters
     ----------
     path : str or os.PathLike
-        Of a file, a folder with one model, or an index ``*.safetensors.index.json``.
+        Of a file, a folder with one model, or an index ``*.safetensors.index.json``. Safetensors
+        files can be behind a URL (the extra ``remote``) and are read by ranges; in a folder there
+        they need their usual names, ``model.safetensors`` or ``model.safetensors.index.json``.
     key : str, optional
         Of the state_dict in a PyTorch checkpoint, where it is none of the usual ones.
 
@@ -87,15 +92,34 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     """
     path = os.fsdecode(path)
     if is_url(path):
-        where = without_credentials(path)
-        raise ValueError(f"{where}: checkpoints are read from local files: download it first")
-    if os.path.isdir(path):
-        path = _model_in(path)
-    tensors, metadata = _read(path, key)
+        tensors, metadata = _read_url(path, key)
+    else:
+        path = _model_in(path) if os.path.isdir(path) else path
+        tensors, metadata = _read(path, key)
+    where = shown(path)
     try:
-        return Checkpoint(_listed(path, tensors), metadata)
+        return Checkpoint(_listed(where, tensors), metadata)
     except (ValueError, RuntimeError) as error:  # torch's own are RuntimeErrors
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _read_url(url: str, key: str | None) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Read a safetensors file or an index behind a URL, or the one in a folder there."""
+    where, name = shown(url), url.partition("?")[0].lower()
+    if key is not None or name.endswith(_LOCAL_ONLY):
+        raise ValueError(
+            f"{where}: of a URL a .safetensors file, its index or a folder with one is read: "
+            "download it first"
+        )
+    if name.endswith(safetensors.INDEX_SUFFIX):
+        return _unfolded(where, *safetensors.read_shards(url))
+    if name.endswith(".safetensors"):
+        return _unfolded(where, *safetensors.read_file(url))
+    names = ("model" + safetensors.INDEX_SUFFIX, "model.safetensors")
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            return _read_url(join(url, name), None)
+    raise FileNotFoundError(errno.ENOENT, f"expected {' or '.join(names)} there", where)
 
 
 def _model_in(folder: str) -> str:
