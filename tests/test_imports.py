@@ -117,9 +117,9 @@ ALLOWED = {
         {"", "listing", "tables", "commands.completion", "commands.settings_options"},
         False,
     ),
-    "commands.streams": ({"container", "errors", "commands.terminal"}, False),
+    "commands.streams": ({"container", "errors", "urls", "commands.terminal"}, False),
     "commands.compress": (
-        {"container", "report"}
+        {"container", "report", "urls"}
         | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
         False,
     ),
@@ -129,10 +129,10 @@ ALLOWED = {
         False,
     ),
     "commands.plan": (
-        {"tables", "commands.compress", "commands.large", "commands.terminal"},
+        {"tables"} | {f"commands.{name}" for name in ("compress", "large", "streams", "terminal")},
         False,
     ),
-    "estimate": ({"large", "large_model", "part_tasks", "records"}, False),
+    "estimate": ({"large", "large_model", "part_tasks", "places", "records"}, False),
     "commands.decompress": (
         {"errors", "tables", "commands.streams", "commands.terminal"},
         False,
@@ -192,6 +192,7 @@ ALLOWED = {
             "importers.npz",
             "importers.pytorch",
             "importers.safetensors",
+            "places",
             "urls",
         },
         False,

@@ -12,7 +12,8 @@ from typing import Any
 from ..arrays import Source, sources
 from ..container import MAGIC
 from ..decode import Patterns
-from ..urls import is_url, join, shown
+from ..places import nbytes_of
+from ..urls import beside, is_url, join, shown
 from . import bitmask, npz, pytorch, safetensors
 
 _LOCAL_ONLY = (".pt", ".pth", ".bin", ".bin.index.json", ".npz", ".dcz")
@@ -103,23 +104,39 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
         raise ValueError(f"{where}: {error}") from None
 
 
+def files_of(url: str) -> list[str]:
+    """List the URLs of the safetensors files that `read_checkpoint` reads of a URL."""
+    path = _model_at(url)
+    if not path.partition("?")[0].endswith(safetensors.INDEX_SUFFIX):
+        return [path]
+    return [beside(path, name) for name in dict.fromkeys(safetensors.read_index(path).values())]
+
+
 def _read_url(url: str, key: str | None) -> tuple[Mapping[str, Any], dict[str, str]]:
     """Read a safetensors file or an index behind a URL, or the one in a folder there."""
-    where, name = shown(url), url.partition("?")[0].lower()
-    if key is not None or name.endswith(_LOCAL_ONLY):
+    path = _model_at(url)
+    if key is not None:
+        raise ValueError(f"{shown(url)}: a key is for PyTorch checkpoints")
+    is_index = path.partition("?")[0].endswith(safetensors.INDEX_SUFFIX)
+    read = safetensors.read_shards if is_index else safetensors.read_file
+    return _unfolded(shown(path), *read(path))
+
+
+def _model_at(url: str) -> str:
+    """Return the URL of a file, or of the index or the file in a folder."""
+    if url.partition("?")[0].lower().endswith(_LOCAL_ONLY):
         raise ValueError(
-            f"{where}: of a URL a .safetensors file, its index or a folder with one is read: "
+            f"{shown(url)}: of a URL a .safetensors file, its index or a folder with one is read: "
             "download it first"
         )
-    if name.endswith(safetensors.INDEX_SUFFIX):
-        return _unfolded(where, *safetensors.read_shards(url))
-    if name.endswith(".safetensors"):
-        return _unfolded(where, *safetensors.read_file(url))
+    if url.partition("?")[0].endswith((safetensors.INDEX_SUFFIX, ".safetensors")):
+        return url
     names = ("model" + safetensors.INDEX_SUFFIX, "model.safetensors")
     for name in names:
         with contextlib.suppress(FileNotFoundError):
-            return _read_url(join(url, name), None)
-    raise FileNotFoundError(errno.ENOENT, f"expected {' or '.join(names)} there", where)
+            nbytes_of(join(url, name))
+            return join(url, name)
+    raise FileNotFoundError(errno.ENOENT, f"expected {' or '.join(names)} there", shown(url))
 
 
 def _model_in(folder: str) -> str:

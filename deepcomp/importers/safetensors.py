@@ -133,35 +133,41 @@ def read_shards(
         If a file is missing or is none of the format, or if the files do not hold exactly the
         tensors that the index says.
     """
-    file = open_file(path)
-    header = bytes(file.read(0, min(file.nbytes, MAX_HEADER_NBYTES)))
-    weight_map = parse_json(file.name, header).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-        raise ValueError(
-            f"{file.name}: expected a weight_map from names of tensors to names of files"
-        )
+    where, weight_map = shown(path), read_index(path)
     found: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for shard in dict.fromkeys(weight_map.values()):
         shard_path = beside(path, shard)
         if os.path.basename(shard) != shard or not shard or (is_url(path) and "?" in shard):
-            raise ValueError(f"{file.name}: {shard!r} is not the name of a file in the same folder")
+            raise ValueError(f"{where}: {shard!r} is not the name of a file in the same folder")
         if not is_url(path) and not os.path.isfile(shard_path):
-            raise ValueError(f"{file.name}: its file {shard!r} is missing")
+            raise ValueError(f"{where}: its file {shard!r} is missing")
         tensors, more = read_one(shard_path)
         metadata = more | metadata
         for name, tensor in tensors.items():
             expected = weight_map.get(name)
             if expected != shard:
-                where = "does not name it" if expected is None else f"has it in {expected!r}"
+                has = "does not name it" if expected is None else f"has it in {expected!r}"
                 raise ValueError(
-                    f"{shown(shard_path)}: tensor {name!r} is there, but the index {where}"
+                    f"{shown(shard_path)}: tensor {name!r} is there, but the index {has}"
                 )
             found[name] = tensor
     for name, shard in weight_map.items():
         if name not in found:
-            raise ValueError(f"{file.name}: tensor {name!r} is missing in {shard!r}")
+            raise ValueError(f"{where}: tensor {name!r} is missing in {shard!r}")
     return {name: found[name] for name in weight_map}, metadata
+
+
+def read_index(path: str) -> dict[str, str]:
+    """Read which file holds which tensor: the ``weight_map`` of an index, by path or URL."""
+    file = open_file(path)
+    text = bytes(file.read(0, min(file.nbytes, MAX_HEADER_NBYTES)))
+    weight_map = parse_json(file.name, text).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise ValueError(
+            f"{file.name}: expected a weight_map from names of tensors to names of files"
+        )
+    return weight_map
 
 
 def parse_json(path: str, data: bytes) -> dict[str, Any]:
