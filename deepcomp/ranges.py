@@ -163,6 +163,8 @@ def failure(error: Exception, name: str, url: str, what: str = "", verb: str = "
     number = cause.errno if isinstance(cause, OSError) else None
     if isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404:  # HTTP
         number = errno.ENOENT
+    if isinstance(cause, IsADirectoryError):
+        number = errno.EISDIR
     if number == errno.ENOENT:
         return FileNotFoundError(number, os.strerror(number), name)
     message = f"{where}cannot be {verb}: {_reason(cause, name, url)}"
@@ -211,7 +213,11 @@ def _open_url(url: str) -> Any:
     import fsspec
 
     filesystem, path = fsspec.url_to_fs(url)
-    return filesystem.open(path, "rb", cache_type="none")  # any other one would read ahead
+    file = filesystem.open(path, "rb", cache_type="none")  # any other one would read ahead
+    details = getattr(file, "details", None)
+    if isinstance(details, dict) and details.get("type") == "directory":
+        raise IsADirectoryError(url)  # stores of objects open one as an empty file
+    return file
 
 
 def _read(file: Any, start: int, n: int) -> Any:
