@@ -58,13 +58,17 @@ def compress_checkpoint(
     Work is shared out by joblib: ``with joblib.parallel_config(backend="dask")`` (or "ray",
     "loky", "threading") around the call decides where. All workers must see both folders.
 
+    **A URL**, of the checkpoint or of the folder, is a string such as ``"s3://bucket/folder"``, and
+    goes to fsspec (the extra ``remote``). The checkpoint must be safetensors then. What is secret
+    in a URL is in no message, and in no file that is written.
+
     Parameters
     ----------
     source : str or os.PathLike
         A checkpoint as of `importers.read_checkpoint`: a safetensors file, or a folder of them with
-        an index, is read by ranges; a tensor of another format must fit in memory.
+        an index, is read by ranges; a tensor of another format must fit in memory. Or a URL.
     target : str or os.PathLike
-        A folder; is made if it is not there.
+        A folder, or its URL; is made if it is not there.
     bits, sparsity, threshold, std, scope
         See `compress`.
     shard_nbytes : int, default 5 GB
@@ -89,7 +93,8 @@ def compress_checkpoint(
     OSError
         If a file cannot be read or written.
     ImportError
-        If more than one worker is wanted, and joblib is missing: ``deepcomp[parallel]``.
+        If more than one worker is wanted, and joblib is missing: ``deepcomp[parallel]``. If what a
+        URL needs is missing: ``deepcomp[remote]``, or a package for that kind of storage.
     RuntimeError
         If workers die again and again.
 

@@ -1,5 +1,6 @@
 """Checkpoints in parts, from URLs and to URLs: the bytes of paths, and no secrets anywhere."""
 
+import gc
 import json
 import sys
 import traceback
@@ -17,8 +18,9 @@ from test_large import compress, contents, make_tensors, write_shards
 import deepcomp
 from deepcomp import _kernels
 from deepcomp.cli import main
-from deepcomp.container import Reader
+from deepcomp.container import Reader, Writer
 from deepcomp.importers import read_checkpoint
+from deepcomp.records import TensorRecord
 from deepcomp.urls import beside, join, without_credentials
 
 pytestmark = pytest.mark.skipif(
@@ -176,6 +178,15 @@ def test_an_upload_that_fails_is_named_leaves_nothing_and_is_made_up_for(
     monkeypatch.setattr(Store, "full", "no key")
     compress(store, PACKED)
     assert packed_in_store() == expected
+
+
+def test_what_was_sent_before_an_error_of_another_kind_is_thrown_away(store):
+    record = TensorRecord("w", "uint8", (1 << 20,), "raw", 1 << 20)
+    with pytest.raises(ZeroDivisionError), Writer(f"{PACKED}/w.dcz", {}) as writer:
+        writer.add(record, (bytes(1 << 20 if i == 0 else 1 // 0) for i in range(2)))
+    del writer
+    gc.collect()
+    assert not [key for key in keys() if "w.dcz" in key]
 
 
 def test_other_arguments_and_another_checkpoint_are_refused_by_url(store):
