@@ -23,10 +23,12 @@ import deepcomp
 from deepcomp import _kernels
 from deepcomp.nn import SparseConv2d, SparseLinear
 
+from . import onnx_runtime
 from .race import OURS, Action, once, race
 from .report import Results
 
 DENSE, CSR, SCIPY, INT8, BF16 = "dense float32", "torch CSR", "SciPy CSR", "int8", "bfloat16"
+ORT = "ONNX Runtime float32"
 RIVALS = "Sparse layers beside the best of each kind, one thread (times faster)"
 NETWORKS = "Whole networks, one thread"
 LEAST_SECONDS = 0.005  # of one timing: short calls are repeated
@@ -125,6 +127,11 @@ def rivals_of(dense: torch.nn.Linear, x: torch.Tensor) -> dict[str, Action]:
     matrix = scipy.sparse.csr_array(dense.weight.numpy())
     columns = x_t.numpy()
     linear = torch.nn.functional.linear
+    others: dict[str, Action] = {}
+    # it is handed over in memory, of which copies are made: not of 400 MB
+    if onnx_runtime.IS_THERE and dense.weight.nbytes < 1 << 28:
+        run, rows = onnx_runtime.linear(dense), x.numpy()
+        others[ORT] = lambda: run(rows)
     return {
         DENSE: lambda: dense(x),
         "torch CSR, linear": lambda: linear(x, csr, dense.bias),
@@ -132,6 +139,7 @@ def rivals_of(dense: torch.nn.Linear, x: torch.Tensor) -> dict[str, Action]:
         SCIPY: lambda: matrix @ columns,
         INT8: lambda: int8(x),
         BF16: lambda: bf16(x16),
+        **others,
     }
 
 
@@ -157,7 +165,7 @@ def test_matrix(
     group = f"Sparse layers, batch {batch}, one thread"
     bar = matrix.bars[batch]
     results.add(group, what, us[OURS], "us", bar, (DENSE, us[DENSE]), us[DENSE] / us[OURS])
-    for name in (CSR, SCIPY, INT8, BF16):
+    for name in [name for name in (CSR, SCIPY, INT8, BF16, ORT) if name in us]:
         bar = "> 1" if name == CSR or (name == INT8 and matrix.kept <= 0.1) else ""
         results.add(group, what, us[OURS], "us", bar, (name, us[name]), us[name] / us[OURS])
     if batch == 1 and matrix.kept <= 0.1:
@@ -276,7 +284,7 @@ def test_two_threads(all_cores: int, benchmark: BenchmarkFixture, results: Resul
             "control, one thread": lambda: list(map(zlib.crc32, halves)),
             "control, two threads": lambda: list(pool.map(zlib.crc32, halves)),
         }
-        seconds = race(benchmark, lambda: with_threads(2), rivals)
+        seconds = race(benchmark, lambda: with_threads(2), rivals, rounds=45)
     ms = {name: 1e3 * s for name, s in seconds.items()}
     group = "Sparse layers with two threads"
     rival = ("one thread", ms["one thread"])

@@ -16,12 +16,14 @@ _HOMES = {
     "UnsupportedVersionError": "errors",
     "compress": "compression",
     "compress_checkpoint": "large",
+    "factorize": "nn.lowrank",
     "load": "storage",
     "matmul": "multiply",
     "save": "storage",
     "search": "nn.budget",
     "sensitivity": "nn.scan",
     "share_weights": "nn.shared",
+    "shrink": "nn.shrinking",
 }
 
 _MODULES = ("csr", "exporters", "hf", "importers", "nn", "page", "plot")
@@ -43,9 +45,11 @@ if TYPE_CHECKING:
     from .model import CompressedModel as CompressedModel
     from .multiply import matmul as matmul
     from .nn.budget import search as search
+    from .nn.lowrank import factorize as factorize
     from .nn.pruner import Pruner as Pruner
     from .nn.scan import sensitivity as sensitivity
     from .nn.shared import share_weights as share_weights
+    from .nn.shrinking import shrink as shrink
     from .storage import load as load
     from .storage import save as save
     from .tensor import CompressedTensor as CompressedTensor

@@ -42,6 +42,7 @@ def _chosen_isa() -> int:
 
 
 ISA = _chosen_isa()
+address = _cpu.address
 
 if _choice == "native":
     from ._native.convolve import *  # noqa: F403

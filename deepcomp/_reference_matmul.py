@@ -103,17 +103,10 @@ def _half(lane, slot):
     return 8 * (lane // 4) + lane % 4 + 4 * slot
 
 
-def windows_into(
-    indptr, columns, labels, n_columns, kind, isa, first, scratch, starts, offsets, words
-):
-    lanes, window, n_slots, column_bits, label_bits, count_shift = _KINDS[kind]
+def windows_into(indptr, columns, labels, n_columns, kind, isa, packed, starts, offsets, words):
+    lanes, _, _, column_bits, label_bits, count_shift = _KINDS[kind]
     halves, step = words.view(np.uint16), 0
-    a_group = -(-n_columns // window) * -(-window // n_slots)
-    groups = _groups(indptr[first * lanes :], columns, labels, n_columns, kind)
-    for group, steps in enumerate(groups, first):
-        bounds = indptr[np.minimum([group * lanes, (group + 1) * lanes], indptr.size - 1)]
-        if step + min(a_group, bounds[1] - bounds[0]) > offsets.size:
-            return group
+    for group, steps in enumerate(_groups(indptr, columns, labels, n_columns, kind)):
         for offset, taken in steps:
             offsets[step] = offset
             words[step * lanes : (step + 1) * lanes] = 0
@@ -128,8 +121,29 @@ def windows_into(
                 if kind != 1:
                     words[step * lanes + lane] = word | len(entries) << count_shift
             step += 1
-        starts[group + 1] = starts[first] + step
-    return starts.size - 1
+        starts[group + 1] = step
+    return 0
+
+
+def section_windows_into(
+    data, blocks, gap_bits, gap_table, gap_table_bits, gap_lengths, label_table, label_table_bits,
+    label_lengths, n_columns, kind, isa, gaps, labels, columns, packed, indptr, starts, offsets,
+    words,
+):  # fmt: skip
+    nnz = int(blocks[:, 2].sum())
+    all_columns = np.empty(nnz, np.uint32)
+    all_labels = np.full(nnz, labels[0])  # of a constant stream: its symbol
+    status = walk_into(
+        data, blocks, gap_bits, gap_table, gap_table_bits, gap_lengths, label_table,
+        label_table_bits, label_lengths, 0, n_columns, gaps, isa, all_columns, all_labels,
+        indptr[1:],
+    )  # fmt: skip
+    if status:
+        return status
+    np.cumsum(indptr, out=indptr)
+    return windows_into(
+        indptr, all_columns, all_labels, n_columns, kind, isa, packed, starts, offsets, words
+    )
 
 
 def _slots(words, kind):

@@ -1,6 +1,7 @@
-"""Codebooks that are not the optimum of k-means: Lloyd's iterations, and uniform grids.
+"""Codebooks that are not the optimum of k-means: Lloyd's iterations, and grids.
 
-Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.2.
+Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.2. Li, Zhang, Liu, "Ternary Weight
+Networks", 2016.
 """
 
 import numpy as np
@@ -115,10 +116,42 @@ def grid_scale(values: Floats, n_values: int) -> float:
 
     starts = edges[-1] / largest * np.linspace(0.02, 1.0, 99)
     _, scale = min(fitted(start) for start in starts)
+    magnitudes = np.abs(values).astype(np.float64)  # sums of equal float32 are exact
     for _ in range(_MAX_ITERATIONS):  # on the values themselves, where the histogram led
-        levels = np.clip(np.rint(np.abs(values) / scale), 1, largest)
-        moved = float(np.abs(values) @ levels) / float(levels @ levels)
+        levels = np.clip(np.rint(magnitudes / scale), 1, largest)
+        moved = float(magnitudes @ levels) / float(levels @ levels)
         if moved == scale:
             break
         scale = moved
     return scale
+
+
+def ternary_threshold(values: Floats) -> float:
+    """Find the magnitude from which on values become -scale or scale; smaller ones become zero.
+
+    With the k largest magnitudes, whose sum is S, the best scale is their mean, and the squared
+    error is that of all zeros less ``S**2 / k``: prefix sums give the best k of all.
+
+    Parameters
+    ----------
+    values : ndarray of float32 or float64, shape (n,)
+        Finite, at least one.
+
+    Returns
+    -------
+    float
+
+    References
+    ----------
+    Li, Zhang, Liu, "Ternary Weight Networks", 2016, section 2.2; they take 0.7 times the mean
+    magnitude, which is near it.
+
+    Examples
+    --------
+    >>> ternary_threshold(np.array([0.1, -0.9, 1.0, -0.2]))
+    0.9
+    """
+    magnitudes = np.sort(np.abs(values))[::-1]
+    gains = np.square(np.cumsum(magnitudes, dtype=np.float64))
+    gains /= np.arange(1, gains.size + 1)
+    return float(magnitudes[gains.argmax()])

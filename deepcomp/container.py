@@ -6,13 +6,14 @@
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import BinaryIO
 
+from .checksums import with_checksums, without_checksums
 from .errors import DczError, UnsupportedVersionError
 from .files import Replacement
-from .index import Index, decode_index, encode_index
+from .index import Index, check_version, decode_index, encode_index, least_version
 from .pages import PAGE, Pages
 from .places import replacement
 from .ranges import open_file
@@ -20,11 +21,12 @@ from .records import TensorRecord
 
 MAGIC = b"\xdc" + b"DCZ\r\n\x1a\n"
 END_MAGIC = b"DCZ\n"
-VERSION = (1, 0)  # the one that is written; all of its major version up to it are read
+VERSION = (1, 1)  # the highest that is read and written; all of its major version are read
 HEAD = struct.Struct("<8sHH")
 TRAILER = struct.Struct("<QIII4s")
 MAX_INDEX_NBYTES = 1 << 26
 MAX_INDEX_RATIO = 128  # inflated to stored
+_FIRST_HEAD = HEAD.pack(MAGIC, 1, 0)  # until all tensors are known
 
 
 class Reader:
@@ -92,7 +94,8 @@ class Reader:
         """Return the section of a tensor.
 
         Each page is checked when it is first touched, the size of a mapped file each time. Of a
-        file that is read by ranges, pages that were not asked for before are fetched.
+        file that is read by ranges, what was not asked for before is fetched: pages, or the whole
+        section where it has a checksum and that is less.
 
         Parameters
         ----------
@@ -110,16 +113,20 @@ class Reader:
         Raises
         ------
         DczError
-            If a page is damaged, or the file has become shorter or another one.
+            If a page, or the section, is damaged, or the file has become shorter or another one.
         OSError
-            If a page cannot be fetched.
+            If something cannot be fetched.
         """
         entry = self.index.entries[name]
         assert isinstance(entry, TensorRecord)
         first, nbytes = self._offsets[name], entry.section_nbytes
-        what = f"tensor {name!r}"
-        self.pages.check(first + start, first + (nbytes if end is None else end), what)
-        return self.pages.view(first, first + nbytes, what)
+        what, last = f"tensor {name!r}", first + nbytes
+        part = first + start, last if end is None else first + end
+        if entry.crc32 is None:
+            self.pages.check(*part, what)
+        else:
+            self.pages.check_section((first, last), entry.crc32, part, what)
+        return self.pages.view(first, last, what)
 
     def check_all_pages(self, keep: bool = True) -> None:
         """Check every page of the file.
@@ -164,7 +171,7 @@ class Reader:
         if major != VERSION[0] or minor > VERSION[1]:
             raise UnsupportedVersionError(
                 f"{self.name}: .dcz version {major}.{minor}: "
-                f"this deepcomp reads version {VERSION[0]}.{VERSION[1]}"
+                f"this deepcomp reads versions 1.0 to {VERSION[0]}.{VERSION[1]}"
             )
         if self.nbytes < HEAD.size + TRAILER.size:
             raise self._error(too_small)
@@ -197,16 +204,31 @@ class Reader:
         if len(raw) != size or not inflate.eof or inflate.unused_data:
             raise self._error(f"the index does not inflate to exactly {size} bytes")
         try:
-            return decode_index(raw)
+            index = decode_index(raw)
+            check_version(index.entries, self.version)
+            return index
         except DczError as error:
             raise self._error(str(error)) from None
 
 
-def overhead_when_written(index: Index) -> dict[str, int]:
-    """Return the `Reader.overhead` of the file that a `Writer` makes of these tensors."""
+def when_written(
+    index: Index, section: Callable[[str], memoryview]
+) -> tuple[Index, dict[str, int]]:
+    """Return the index, and the `Reader.overhead`, of the file that a `Writer` makes of tensors."""
+    index, raw = _chosen(index, lambda name: zlib.crc32(section(name)))
     records = [entry for entry in index.entries.values() if isinstance(entry, TensorRecord)]
     data_end = HEAD.size + sum(record.section_nbytes for record in records)
-    return _overhead(-(-data_end // PAGE), len(_deflate(encode_index(index))))
+    return index, _overhead(-(-data_end // PAGE), len(_deflate(raw)))
+
+
+def _chosen(index: Index, crc32_of: Callable[[str], int]) -> tuple[Index, bytes]:
+    """Return the index that is written, and as JSON."""
+    chosen = with_checksums(index, HEAD.size, crc32_of)
+    raw = encode_index(chosen)
+    if len(raw) > MAX_INDEX_NBYTES:  # from some 400,000 tensors on
+        chosen = without_checksums(index)
+        raw = encode_index(chosen)
+    return chosen, raw
 
 
 def _overhead(n_pages: int, index_nbytes: int) -> dict[str, int]:
@@ -244,13 +266,14 @@ class Writer:
     def __init__(self, path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
         self._index = Index(metadata, {})
         self._checksums: list[int] = []
+        self._crcs: dict[str, int] = {}  # of sections
         self._page_crc = self._offset = 0
         self._is_finished = False
         self._file = replacement(path)
 
     def __enter__(self) -> "Writer":
         try:
-            self._write_checked(HEAD.pack(MAGIC, *VERSION))
+            self._write_checked(_FIRST_HEAD)
         except BaseException:
             self._file.close()
             raise
@@ -258,11 +281,13 @@ class Writer:
 
     def add(self, record: TensorRecord, section: Iterable[bytes | memoryview]) -> None:
         """Append the section of a tensor, in parts."""
-        before = self._offset
+        before, crc = self._offset, 0
         for part in section:
             self._write_checked(part)
+            crc = zlib.crc32(part, crc)
         assert self._offset - before == record.section_nbytes, record
         self._index.entries[record.name] = record
+        self._crcs[record.name] = crc
 
     def add_alias(self, name: str, target: str) -> None:
         """Give a tensor that was added before another name."""
@@ -315,12 +340,21 @@ class Writer:
             return
         if self._offset % PAGE:
             self._checksums.append(self._page_crc)
-        raw = encode_index(self._index)
+        self._index, raw = _chosen(self._index, self._crcs.__getitem__)
         if len(raw) > MAX_INDEX_NBYTES:
             raise ValueError(f"an index of {len(raw)} bytes: at most {MAX_INDEX_NBYTES} fit")
+        if (version := least_version(self._index.entries)) != (1, 0):
+            self._rewrite_head(HEAD.pack(MAGIC, *version))
         deflated = _deflate(raw)
         end = struct.pack(f"<{len(self._checksums)}I", *self._checksums) + deflated
         end += struct.pack("<QII", self._offset, len(deflated), len(raw))
         self._file.write(end + struct.pack("<I4s", zlib.crc32(end), END_MAGIC))
         self._file.sync()
         self._is_finished = True
+
+    def _rewrite_head(self, head: bytes) -> None:
+        """Write another head, when it is known which version the file has."""
+        self._file.rewrite(0, head)
+        # The CRC-32 of two texts of one length differ by what depends on their differences alone.
+        rest = bytes(min(self._offset, PAGE) - HEAD.size)
+        self._checksums[0] ^= zlib.crc32(_FIRST_HEAD + rest) ^ zlib.crc32(head + rest)

@@ -20,7 +20,7 @@ from .sections import STORED, Block, Section, read_section
 from .threads import threads
 
 _PARTS_A_THREAD = 6
-_MAX_TABLE = 4096  # blocks; a hostile file may have millions, of two bytes each
+MAX_TABLE = 4096  # blocks; a hostile file may have millions, of two bytes each
 
 
 def pattern_dtype(itemsize: int) -> np.dtype[np.unsignedinteger]:
@@ -44,6 +44,11 @@ class TensorDecoder:
     head_nbytes : int, optional
         How many bytes may be looked at before something is decoded; by default, all.
 
+    Attributes
+    ----------
+    is_walked : bool
+        Whether it is sparse, with a codebook and without signs of zeros.
+
     Raises
     ------
     DczError
@@ -56,6 +61,9 @@ class TensorDecoder:
         self.record = record
         self.dtype = pattern_dtype(record.itemsize)
         self._data = np.frombuffer(data, np.uint8)
+        self.is_walked = (
+            record.layout == "sparse" and record.codebook is not None and not record.zero_signs
+        )
         if record.layout == "raw":
             return
         self.section = read_section(record, data[:head_nbytes])
@@ -67,9 +75,6 @@ class TensorDecoder:
             else None
             for i, code in enumerate(self.section.codes)
         ]
-        self._is_walked = (
-            record.layout == "sparse" and record.codebook is not None and not record.zero_signs
-        )
 
     def decode_into(self, out: Patterns, n_threads: int = 1) -> None:
         """Fill `out` with all entries.
@@ -186,16 +191,15 @@ class TensorDecoder:
         """
         blocks = self.section.blocks
         gaps = np.empty(max(1, *(block.n_symbols[0] for block in blocks)), np.uint8)
-        codes = self._codes([gaps, labels])
         first = position = 0
-        for start in range(0, len(blocks), _MAX_TABLE):
-            which = range(start, min(start + _MAX_TABLE, len(blocks)))
+        for start in range(0, len(blocks), MAX_TABLE):
+            which = range(start, min(start + MAX_TABLE, len(blocks)))
             kernel: Any = _kernels.walk_into
             status = kernel(
-                self._data, self._table(which), self.record.gap_bits, *codes, position, n_columns,
-                gaps, _kernels.ISA, columns[first:], labels[first:], row_counts,
+                *self.sparse_arguments(which, [gaps, labels[first:]]), position, n_columns, gaps,
+                _kernels.ISA, columns[first:], labels[first:], row_counts,
             )  # fmt: skip
-            self._check_status(status, start)
+            self.check_status(status, start)
             first += sum(blocks[i].n_kept for i in which)
             position += sum(blocks[i].numel for i in which)
 
@@ -232,7 +236,7 @@ class TensorDecoder:
 
     def _decode_blocks(self, out: Patterns, which: range, scratch: "_Scratch") -> None:
         """Fill `out` with the entries of some blocks."""
-        if self._is_walked:
+        if self.is_walked:
             self._decode_sparse(out, which, scratch)
             return
         first = 0
@@ -247,13 +251,18 @@ class TensorDecoder:
         """Decode gaps and labels in one call, without the interpreter in between."""
         kernel: Any = _kernels.decode_sparse_into
         status = kernel(
-            self._data, self._table(which), self.record.gap_bits, *self._codes(scratch.symbols),
-            self.codebook, *scratch.symbols, scratch.kept, _kernels.ISA, out,
+            *self.sparse_arguments(which, scratch.symbols), self.codebook, *scratch.symbols,
+            scratch.kept, _kernels.ISA, out,
         )  # fmt: skip
-        self._check_status(status, which.start)
+        self.check_status(status, which.start)
 
-    def _codes(self, streams: list[Symbols]) -> list[Any]:
-        """Return what a kernel needs of each code; a constant stream is filled."""
+    def sparse_arguments(self, which: range, streams: list[Symbols]) -> list[Any]:
+        """Return what a kernel needs to decode some blocks into symbols; one must be `is_walked`.
+
+        Of the directory, the table in ``_native/sparse_block.h``. If a stream is constant, its
+        memory is filled here.
+        """
+        table = np.array([_row(self.section.blocks[i]) for i in which], np.int64)
         codes: list[Any] = []
         for code, decoder, symbols in zip(self.section.codes, self._decoders, streams, strict=True):
             if decoder is None:
@@ -261,13 +270,10 @@ class TensorDecoder:
                 codes += [np.zeros(1, np.uint32), 0, np.zeros(1, np.uint8)]
             else:
                 codes += [decoder.table, decoder.table_bits, decoder.code_lengths]
-        return codes
+        return [self._data, table, self.record.gap_bits, *codes]
 
-    def _table(self, which: range) -> NDArray[np.int64]:
-        """Return the directory of some blocks for a kernel; see ``_native/sparse_block.h``."""
-        return np.array([_row(self.section.blocks[i]) for i in which], np.int64)
-
-    def _check_status(self, status: int, first_block: int = 0) -> None:
+    def check_status(self, status: int, first_block: int = 0) -> None:
+        """Raise DczError if a kernel that began with a block found something wrong."""
         if status:
             n, error = self.section.blocks[first_block + status // 8].numel, status % 8
             raise DczError(f"a block of {n} entries: {ERRORS[error]}")

@@ -165,6 +165,13 @@ class Replacement:
         with _naming(self.path):
             return self._file.write(data)
 
+    def rewrite(self, start: int, data: bytes) -> None:
+        """Put bytes in the place of others, which were written before."""
+        with _naming(self.path):
+            self._file.seek(start)
+            self._file.write(data)
+            self._file.seek(0, os.SEEK_END)
+
     def flush(self) -> None:
         """Hand all bytes to the system."""
         with _naming(self.path):

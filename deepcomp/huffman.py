@@ -159,8 +159,10 @@ class Decoder:
         lengths = np.frombuffer(bytes(code_lengths), np.uint8)
         _check_complete(lengths, DczError)
         longest = int(lengths.max())
-        # More index bits give more symbols a look-up, but the table takes longer to fill.
-        self.table_bits = MAX_CODE_LENGTH if n_symbols >= 1 << 15 else max(longest, 8)
+        # More index bits give more symbols a look-up, but the table takes longer to fill: 1 us with
+        # 8 bits, 2.6 with 10, 10 with 12; and 20,000 gaps are decoded in 14.5, 10.8 and 9.9 us.
+        least = 12 if n_symbols >= 1 << 17 else 10 if n_symbols >= 1 << 13 else 8
+        self.table_bits = max(longest, least)
         self.code_lengths = lengths
         self.table = np.empty(1 << self.table_bits, np.uint32)
         _kernels.decode_table_into(lengths, self.table_bits, self.table)

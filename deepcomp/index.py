@@ -14,6 +14,7 @@ from .records import (
     ITEMSIZE,
     MAX_BLOCK_NUMEL,
     MAX_CODEBOOK,
+    MAX_CRC32,
     MAX_DIMENSIONS,
     MAX_INTEGER,
     MIN_BLOCK_NUMEL,
@@ -170,7 +171,26 @@ def entry_to_json(name: str, entry: TensorRecord | str) -> dict[str, Any]:
                 item[key] = getattr(entry, key)
         if entry.zero_signs:
             item["zero_signs"] = True
+    if entry.crc32 is not None:
+        item["crc32"] = entry.crc32
     return item
+
+
+def least_version(entries: Mapping[str, TensorRecord | str]) -> tuple[int, int]:
+    """Return the version that a file, or an index of shards, of these tensors must have."""
+    records = (entry for entry in entries.values() if isinstance(entry, TensorRecord))
+    return (1, 1) if any(record.crc32 is not None for record in records) else (1, 0)
+
+
+def check_version(entries: Mapping[str, TensorRecord | str], version: tuple[int, int]) -> None:
+    """Raise DczError if the version in a file, or an index of shards, is not the least one."""
+    if version == least_version(entries):
+        return
+    found = "version {}.{}".format(*version)
+    for name, entry in entries.items():
+        if isinstance(entry, TensorRecord) and entry.crc32 is not None:
+            raise DczError(f"index: tensor {short(name)}: crc32, which {found} does not have")
+    raise DczError(f"{found}, but nothing in the index needs it: expected version 1.0")
 
 
 def entry_from_json(item: dict[str, Any], earlier: Mapping[str, TensorRecord | str]) -> Any:
@@ -195,17 +215,26 @@ def entry_from_json(item: dict[str, Any], earlier: Mapping[str, TensorRecord | s
     numel = prod(shape)
     if prod(extent or 1 for extent in shape) * ITEMSIZE[dtype] > MAX_INTEGER:
         raise DczError(f"shape {short(shape)}: more entries than an array can have")
-    if layout == "raw":
-        expect_keys(item, {"name", "dtype", "shape", "layout"}, "a raw tensor")
-        return TensorRecord(item["name"], dtype, tuple(shape), layout, numel * ITEMSIZE[dtype])
-    return _coded_record(item, layout, dtype, tuple(shape), numel)
+    if layout != "raw":
+        return _coded_record(item, layout, dtype, tuple(shape), numel)
+    expect_keys(
+        item, {"name", "dtype", "shape", "layout"} | ({"crc32"} & item.keys()), "a raw tensor"
+    )
+    if "crc32" in item and numel == 0:
+        raise DczError("crc32 of a section without bytes")
+    nbytes = numel * ITEMSIZE[dtype]
+    return TensorRecord(item["name"], dtype, tuple(shape), layout, nbytes, crc32=_crc32(item))
+
+
+def _crc32(item: dict[str, Any]) -> int | None:
+    return check_integer(item["crc32"], "crc32", 0, MAX_CRC32) if "crc32" in item else None
 
 
 def _coded_record(
     item: dict[str, Any], layout: str, dtype: str, shape: tuple[int, ...], numel: int
 ) -> TensorRecord:
     keys = {"name", "dtype", "shape", "layout", "nbytes", "nnz"}
-    optional = {"codebook", "block_numel"}
+    optional = {"codebook", "block_numel", "crc32"}
     if layout == "sparse":
         keys.add("gap_bits")
         if dtype in SIGNED_DTYPES:
@@ -236,10 +265,10 @@ def _coded_record(
     least = -(-numel // (block_numel or numel)) * (2 if layout == "sparse" else 1)
     if nbytes < least:
         raise DczError(f"a section of {nbytes} bytes cannot hold {numel} entries")
-    zero_signs = "zero_signs" in item
     return TensorRecord(
-        item["name"], dtype, shape, layout, nbytes, nnz, codebook, gap_bits, block_numel, zero_signs
-    )
+        item["name"], dtype, shape, layout, nbytes, nnz, codebook, gap_bits, block_numel,
+        zero_signs="zero_signs" in item, crc32=_crc32(item),
+    )  # fmt: skip
 
 
 def check_integer(value: Any, what: str, low: int, high: int) -> int:

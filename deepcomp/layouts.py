@@ -1,19 +1,20 @@
 """Kept entries -> the layouts that products are computed from."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
-from .entries import Entries, Floats
-from .memory import aligned, scratch
+from .decode import MAX_TABLE, TensorDecoder
+from .entries import Entries, Floats, matrix_shape, to_float32
+from .memory import aligned, scratch, shorten
 
 _MAX_SPARSE = 0.05  # density up to which windows of 64 columns, two slots each, are the faster ones
 _AVX2, _AVX512 = 1, 2
 _CODEBOOK = 64  # places
 _KINDS = {0: (16, 32, 3), 1: (16, 64, 2), 2: (8, 32, 2)}  # lanes, columns of a window, slots
-_ROOM = 1 << 16  # steps that are laid out before they are copied: their number is not known
+_GAPS_A_PIECE = 1 << 14  # DC_GAPS_A_PIECE of _native/section_windows.h
 _MANY = 17  # vectors
 ROWS_A_GROUP = 128  # of blocks whose rows are sorted; threads share groups
 _MAX_BLOCK = 1024  # columns, whose inputs take 32 KiB for eight vectors
@@ -32,6 +33,7 @@ class Windows(NamedTuple):
     words : ndarray of uint32, shape (n_steps * lanes,)
     codebook : ndarray of float32, shape (64,)
     shape : (int, int)
+    nnz : int
     """
 
     kind: int
@@ -40,6 +42,7 @@ class Windows(NamedTuple):
     words: NDArray[np.uint32]
     codebook: Floats
     shape: tuple[int, int]
+    nnz: int
 
     @property
     def nbytes(self) -> int:
@@ -122,34 +125,87 @@ def to_windows(entries: Entries, kind: int) -> Windows:
     -------
     Windows
     """
+    n_columns, nnz = entries.shape[1], entries.nnz
+    starts, offsets, words = _room_for_windows(entries.shape, nnz, kind)
+    packed = scratch("packed", _most_in_two_groups(n_columns, nnz, kind) + 8, np.uint32)
+    _kernels.windows_into(
+        entries.indptr, entries.columns, entries.labels, n_columns, kind, _kernels.ISA, packed,
+        starts, offsets, words,
+    )  # fmt: skip
+    return _windows(kind, starts, offsets, words, entries.values, entries.shape, nnz)
+
+
+def decode_windows(decoder: TensorDecoder) -> Windows | None:
+    """Decode a section into windows, a few rows at a time.
+
+    Parameters
+    ----------
+    decoder : TensorDecoder
+
+    Returns
+    -------
+    Windows or None
+        None if there are no windows for the tensor, or its entries have to be collected before.
+
+    Raises
+    ------
+    DczError
+        If the section breaks a rule.
+    """
+    record = decoder.record
+    if not decoder.is_walked or not record.nnz or len(decoder.section.blocks) > MAX_TABLE:
+        return None
+    values = to_float32(decoder.codebook, record.dtype)
+    kind = window_kind(values.size, record.nnz / record.numel, _kernels.ISA)
+    if kind is None or not values.all():
+        return None
+    shape, blocks = matrix_shape(record.shape), decoder.section.blocks
+    starts, offsets, words = _room_for_windows(shape, record.nnz, kind)
+    n_waiting = _most_in_two_groups(shape[1], record.nnz, kind)
+    gaps = scratch("gaps", max(block.n_symbols[0] for block in blocks), np.uint8)
+    labels = scratch("labels", n_waiting + max(block.n_kept for block in blocks), np.uint8)
+    columns = scratch("columns", n_waiting + _GAPS_A_PIECE + 16, np.uint32)
+    packed = scratch("packed", n_waiting + 8, np.uint32)
+    indptr = np.zeros(shape[0] + 1, np.int64)
+    kernel: Any = _kernels.section_windows_into
+    status = kernel(
+        *decoder.sparse_arguments(range(len(blocks)), [gaps, labels]), shape[1], kind,
+        _kernels.ISA, gaps, labels, columns, packed, indptr, starts, offsets, words,
+    )  # fmt: skip
+    decoder.check_status(status)
+    return _windows(kind, starts, offsets, words, values, shape, record.nnz)
+
+
+def _most_in_two_groups(n_columns: int, nnz: int, kind: int) -> int:
+    return min(nnz, 2 * _KINDS[kind][0] * n_columns)
+
+
+def _room_for_windows(
+    shape: tuple[int, int], nnz: int, kind: int
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.uint32]]:
+    """Return starts, and offsets and words for the most steps that there can be."""
     lanes, window, n_slots = _KINDS[kind]
-    n_rows, n_columns = entries.shape
-    n_groups, nnz = -(-n_rows // lanes), entries.nnz
-    a_group = -(-n_columns // window) * -(-window // n_slots)  # the most steps it can have
-    room = min(nnz, n_groups * a_group, max(_ROOM, 2 * a_group))
-    room_offsets = scratch("offsets", room, np.int32)
-    room_words = scratch("words", room * lanes, np.uint32)
-    sorted_entries = scratch("sorted entries", min(nnz, 2 * lanes * n_columns) + 8, np.uint32)
+    n_groups = -(-shape[0] // lanes)
+    room = min(nnz, n_groups * -(-shape[1] // window) * -(-window // n_slots))
     starts = np.zeros(n_groups + 1, np.int64)
-    offsets, words, first = [], [], 0
-    while first < n_groups:
-        last = _kernels.windows_into(
-            entries.indptr, entries.columns, entries.labels, n_columns, kind, _kernels.ISA, first,
-            sorted_entries, starts, room_offsets, room_words,
-        )  # fmt: skip
-        n_steps = int(starts[last] - starts[first])
-        parts = room_offsets[:n_steps], room_words[: n_steps * lanes]
-        if last < n_groups:  # the room is used again
-            parts = parts[0].copy(), parts[1].copy()
-        offsets.append(parts[0])
-        words.append(parts[1])
-        first = last
-    all_words = aligned(int(starts[-1]) * lanes, np.uint32)
-    np.concatenate(words or [all_words], out=all_words)
+    return starts, np.empty(room, np.int32), aligned(room * lanes, np.uint32)
+
+
+def _windows(
+    kind: int,
+    starts: NDArray[np.int64],
+    offsets: NDArray[np.int32],
+    words: NDArray[np.uint32],
+    values: Floats,
+    shape: tuple[int, int],
+    nnz: int,
+) -> Windows:
+    n_steps = int(starts[-1])
     codebook = np.zeros(_CODEBOOK, np.float32)
-    codebook[: entries.values.size] = entries.values
-    all_offsets = np.concatenate(offsets or [np.empty(0, np.int32)])
-    return Windows(kind, starts, all_offsets, all_words, codebook, entries.shape)
+    codebook[: values.size] = values
+    offsets.resize(n_steps, refcheck=False)  # the rest of the memory is given back
+    words = shorten(words, n_steps * _KINDS[kind][0])
+    return Windows(kind, starts, offsets, words, codebook, shape, nnz)
 
 
 def block_columns_for(density: float, n_vectors: int) -> int:

@@ -6,13 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ._kernels import address as address
+
 _kept = threading.local()
-
-
-def address(array: NDArray[Any]) -> int:
-    """Return where an array's first entry is in memory."""
-    found: int = array.__array_interface__["data"][0]
-    return found
 
 
 def aligned(n: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -27,6 +23,29 @@ def aligned(n: int, dtype: DTypeLike) -> NDArray[Any]:
     room = np.empty(n + 64 // itemsize, dtype)
     first = -address(room) % 64 // itemsize
     return room[first : first + n]
+
+
+def shorten(array: NDArray[Any], n: int) -> NDArray[Any]:
+    """Return the first entries of what `aligned` returned; the memory of the others is given back.
+
+    So an array can be filled whose size is not known before: pages that were never used cost
+    nothing. No other view of it may be used any more.
+
+    Examples
+    --------
+    >>> shorten(aligned(1000, np.int32), 10).size
+    10
+    """
+    room = array.base
+    assert isinstance(room, np.ndarray)
+    first = (address(array) - address(room)) // room.itemsize
+    room.resize(first + n, refcheck=False)
+    shorter = room[first : first + n]
+    if address(shorter) % 64 == 0:
+        return shorter
+    moved = aligned(n, room.dtype)
+    moved[:] = shorter
+    return moved
 
 
 def scratch(purpose: str, n: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,12 +40,19 @@ class CompressedMatrix:
     decode : callable
         Returns the `Entries`; called once for each layout that is made.
     shape : (int, int)
+    decode_windows : callable, optional
+        Returns the `Windows` without the entries, or None if it cannot.
     """
 
-    def __init__(self, decode: Callable[[], Entries], shape: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        decode: Callable[[], Entries],
+        shape: tuple[int, int],
+        decode_windows: Callable[[], Windows | None] | None = None,
+    ) -> None:
         if shape[1] > _MAX_COLUMNS:
             raise ValueError(f"{shape[1]} columns are too many: expected at most {_MAX_COLUMNS}")
-        self._decode = decode
+        self._decode, self._decode_windows = decode, decode_windows
         self.shape = shape
         self._windows: Windows | None = None
         self._addresses = 0, 0, 0, 0  # of its arrays: to look them up takes too long
@@ -54,7 +62,7 @@ class CompressedMatrix:
         self._making = threading.Lock()
 
     def __deepcopy__(self, memo: object) -> "CompressedMatrix":
-        return CompressedMatrix(self._decode, self.shape)
+        return CompressedMatrix(self._decode, self.shape, self._decode_windows)
 
     @property
     def nbytes(self) -> int:
@@ -97,8 +105,19 @@ class CompressedMatrix:
                     self._times_vector(windows, x, bias, out, n_threads)
                     x, out = x + 4 * x_stride, out + 4 * out_stride
                 return
-        blocks = self._blocks_for(n_vectors)
         vectors = x_stride, are_rows or n_vectors == 1, n_vectors
+        self._times_vectors(x, vectors, bias, out, out_stride, n_threads)
+
+    def _times_vectors(
+        self,
+        x: int,
+        vectors: tuple[int, bool, int],
+        bias: int,
+        out: int,
+        out_stride: int,
+        n_threads: int,
+    ) -> None:
+        blocks = self._blocks_for(vectors[-1])
 
         def groups(first_group: int, last_group: int) -> None:
             first = first_group * ROWS_A_GROUP
@@ -111,42 +130,43 @@ class CompressedMatrix:
             )  # fmt: skip
 
         n_groups = -(-self.shape[0] // ROWS_A_GROUP)
-        share(groups, n_groups, blocks.columns.size * n_vectors, n_threads)
+        share(groups, n_groups, blocks.columns.size * vectors[-1], n_threads)
 
     def _times_vector(self, w: Windows, x: int, bias: int, out: int, n_threads: int) -> None:
-        n_groups = w.starts.size - 1
-        n_products = self._nnz or 0
-
-        def groups(first: int, last: int) -> None:
-            room = np.empty(2 * (w.shape[1] + 80), np.uint16) if w.kind == 1 else None
-            _kernels.windows_times_vector_into(
-                *self._addresses, w.kind, *w.shape, x, bias, _kernels.ISA, first, last,
-                0 if room is None else address(room), out,
-            )  # fmt: skip
-
+        n_groups, n_products = w.starts.size - 1, w.nnz
         if n_threads == 1 or n_products < 2 * WORK_A_THREAD:  # no more calls than it needs
-            groups(0, n_groups)
-            return
+            self._times_groups(w, x, bias, out, 0, n_groups)
+        else:
+            work = partial(self._times_groups, w, x, bias, out)
+            share(work, n_groups, n_products, n_threads)
 
-        share(groups, n_groups, n_products, n_threads)
+    def _times_groups(self, w: Windows, x: int, bias: int, out: int, first: int, last: int) -> None:
+        room = np.empty(2 * (w.shape[1] + 80), np.uint16) if w.kind == 1 else None
+        _kernels.windows_times_vector_into(
+            *self._addresses, w.kind, *w.shape, x, bias, _kernels.ISA, first, last,
+            0 if room is None else address(room), out,
+        )  # fmt: skip
 
     def _make_windows(self) -> Windows | None:
         with self._making:
             if self._windows is None and self._has_windows:
-                entries = self._entries()
-                kind = window_kind(entries.n_values, self._density, _kernels.ISA)
-                self._has_windows = kind is not None
-                if kind is not None:
+                w = self._decode_windows() if self._decode_windows else None
+                if w is None:
+                    entries = self._entries()
+                    kind = window_kind(entries.n_values, self._density, _kernels.ISA)
+                    self._has_windows = kind is not None
+                    if kind is None:
+                        self._add_blocks(entries, 1)
+                        return None
                     w = to_windows(entries, kind)
-                    self._addresses = (
-                        address(w.starts),
-                        address(w.offsets),
-                        address(w.words),
-                        address(w.codebook),
-                    )
-                    self._windows = w
-                else:
-                    self._add_blocks(entries, 1)
+                self._nnz = w.nnz
+                self._addresses = (
+                    address(w.starts),
+                    address(w.offsets),
+                    address(w.words),
+                    address(w.codebook),
+                )
+                self._windows = w
             return self._windows
 
     def _blocks_for(self, n_vectors: int) -> Blocks:

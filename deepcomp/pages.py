@@ -1,5 +1,5 @@
 """The pages of a ``.dcz`` file, each checked when it is first touched (``formats/dcz.md``,
-section 2). Standard library only.
+section 2), and sections that are checked on their own (section 4). Standard library only.
 """
 
 import contextlib
@@ -7,6 +7,7 @@ import mmap
 import struct
 import sys
 import zlib
+from bisect import bisect_left, insort
 from collections.abc import Callable
 
 from .errors import DczError
@@ -22,7 +23,8 @@ class Pages:
     """The bytes of a file from its start to the end of its sections, checked page by page.
 
     Those of a mapped file are looked at where they are. Of a file that is read by ranges, each
-    page that is asked for is fetched once, and kept in memory when it was found right.
+    page that is asked for is fetched once, and kept in memory when it was found right; of a
+    section that has a checksum, only its own bytes.
 
     Parameters
     ----------
@@ -46,6 +48,7 @@ class Pages:
     def __init__(self, file: File | RangedFile, data_end: int, checksums: bytes) -> None:
         self._file, self._data_end, self._checksums = file, data_end, checksums
         self.checked = bytearray(len(checksums) // 4)
+        self._sections: list[tuple[int, int]] = []  # those found right on their own, in order
         self._kept = unused_memory(data_end, file.name) if isinstance(file, RangedFile) else None
 
     def check(
@@ -76,6 +79,45 @@ class Pages:
             stop = min(page + most, end_page) if stop < 0 else stop
             self._check_run(page, stop, what, owners)
             page = stop
+
+    def check_section(
+        self, section: tuple[int, int], crc32: int, part: tuple[int, int], what: str
+    ) -> None:
+        """Check a part of a section that has a checksum, where it was not checked before.
+
+        Of a mapped file, the pages of the part are checked. Of a file that is read by ranges, these
+        or the section, whichever takes fewer bytes; one of more than 16 MiB always by pages, so
+        that what is not checked yet never takes more memory.
+
+        Parameters
+        ----------
+        section : (int, int)
+            Where it begins and ends.
+        crc32 : int
+        part : (int, int)
+            The bytes that will be used.
+        what : str
+            As in `check`.
+
+        Raises
+        ------
+        DczError
+            If a page, or the section, is damaged, or the file has become shorter.
+        OSError
+            If they cannot be fetched.
+        """
+        if self._kept is None:
+            self.check(*part, what)
+            return
+        first, last = self._outside_sections(*section)
+        if first == last:
+            return
+        first, last = self._outside_pages(*section)
+        is_large = section[1] - section[0] > _RUN * PAGE
+        if is_large or last - first > self._unchecked_nbytes(*part):
+            self.check(*part, what)
+        else:
+            self._check_whole(section, crc32, first, last, what)
 
     def check_all(self, owners: Callable[[int, int], str], keep: bool = True) -> None:
         """Check every page; of a mapped file, those that were checked before as well.
@@ -122,7 +164,7 @@ class Pages:
         keep: bool = True,
     ) -> None:
         start = page * PAGE
-        data = self._file.read(start, min(stop * PAGE, self._data_end), what)
+        data = self._read_run(start, min(stop * PAGE, self._data_end), what)
         for number in range(page, stop):
             at = number * PAGE
             piece = data[at - start : at - start + PAGE]
@@ -130,7 +172,8 @@ class Pages:
             (expected,) = struct.unpack_from("<I", self._checksums, 4 * number)
             if found != expected:
                 what = owners(at, at + len(piece)) if owners is not None else what
-                raise self._damaged(at, at + len(piece), what, expected, found)
+                page_name = f"page of bytes {at} to {at + len(piece)}"
+                raise self._damaged(page_name, what, expected, found)
             if not keep:
                 continue
             if self._kept is not None:
@@ -138,13 +181,69 @@ class Pages:
                 self._kept[at : at + len(piece)] = piece
             self.checked[number] = 1  # only now: another thread may look at any time
 
-    def _damaged(self, start: int, end: int, what: str, expected: int, found: int) -> DczError:
+    def _read_run(self, start: int, end: int, what: str) -> memoryview:
+        """Read the bytes of some pages, without those at both ends that are kept already."""
+        if self._kept is None:
+            return self._file.read(start, end, what)
+        first, last = self._outside_sections(start, end)
+        fetched = self._file.read(first, last, what)
+        if last - first == end - start:
+            return fetched
+        return memoryview(b"".join((self._kept[start:first], fetched, self._kept[last:end])))
+
+    def _check_whole(
+        self, section: tuple[int, int], crc32: int, first: int, last: int, what: str
+    ) -> None:
+        """Fetch a section from `first` up to `last`; its other bytes are on checked pages."""
+        assert self._kept is not None
+        start, end = section
+        fetched = self._file.read(first, last, what)
+        found = zlib.crc32(fetched, zlib.crc32(self._kept[start:first]))
+        found = zlib.crc32(self._kept[last:end], found)
+        if found != crc32:
+            raise self._damaged("section", what, crc32, found)
+        # Another thread may do the same: then it is there twice, which does no harm.
+        self._kept[first:last] = fetched
+        insort(self._sections, section)
+
+    def _outside_sections(self, start: int, end: int) -> tuple[int, int]:
+        """Return a range without what sections that were found right cover at its ends."""
+        sections = self._sections  # another thread may add to it: then others move up
+        i = max(0, bisect_left(sections, (start + 1,)) - 1)  # the last that begins there or before
+        while start < end and i < len(sections):
+            first, last = sections[i]
+            if first > start:
+                break
+            start, i = max(start, min(last, end)), i + 1
+        i = bisect_left(sections, (end,)) - 1  # the last that begins before the end
+        while start < end and i >= 0:
+            first, last = sections[i]
+            if last < end:
+                break
+            end, i = max(first, start), i - 1
+        return start, end
+
+    def _outside_pages(self, start: int, end: int) -> tuple[int, int]:
+        """Return a range without what checked pages cover at its ends."""
+        page, end_page = start // PAGE, -(-end // PAGE)
+        first = self.checked.find(0, page, end_page)
+        if first < 0:
+            return end, end
+        last = self.checked.rfind(0, page, end_page)
+        return max(start, first * PAGE), min(end, (last + 1) * PAGE)
+
+    def _unchecked_nbytes(self, start: int, end: int) -> int:
+        """Return how many bytes the unchecked pages of a range have, or a little more."""
+        page, end_page = start // PAGE, -(-end // PAGE) if end > start else 0
+        n_pages = self.checked.count(0, page, end_page)
+        return min(n_pages * PAGE, self._data_end - page * PAGE)
+
+    def _damaged(self, part: str, what: str, expected: int, found: int) -> DczError:
         where = f"{self._file.name}: {what}: " if what else f"{self._file.name}: "
         if isinstance(self._file, RangedFile) and self._file.has_changed():
             return DczError(f"{where}the file has changed since it was opened")
         return DczError(
-            f"{where}the page of bytes {start} to {end} is damaged: "
-            f"expected CRC-32 {expected:08x}, found {found:08x}"
+            f"{where}the {part} is damaged: expected CRC-32 {expected:08x}, found {found:08x}"
         )
 
 

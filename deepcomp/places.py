@@ -7,6 +7,7 @@ nothing, but a file of theirs appears when it is whole. Standard library only, u
 import contextlib
 import os
 import shutil
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -134,8 +135,9 @@ def replacement(path: str | os.PathLike[str]) -> "files.Replacement | Upload":
 class Upload:
     """A new file behind a URL, which is there when all of it has been sent.
 
-    It has the methods of `files.Replacement`. What was sent of a file that is not committed is
-    thrown away, as far as the store can do that.
+    It has the methods of `files.Replacement`. The bytes are kept in a temporary file of this
+    machine until they are all there, as the first of them may be written again. What was sent of a
+    file that is not committed is thrown away, as far as the store can do that.
 
     Parameters
     ----------
@@ -144,17 +146,14 @@ class Upload:
     Raises
     ------
     OSError
-        If it cannot be written.
+        If there can be no temporary file.
     """
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._kept = tempfile.TemporaryFile()  # noqa: SIM115
+        self._sent: Any = None
         self._is_done = False
-        # else it would be committed when it is closed, after an error too
-        options: dict[str, Any] = {"mode": "wb", "autocommit": False}
-        self._file = _call(
-            url, lambda filesystem, path: filesystem.open(path, **options), "written"
-        )
 
     def __enter__(self) -> "Upload":
         return self
@@ -169,28 +168,40 @@ class Upload:
 
     def write(self, data: bytes | memoryview) -> int:
         """Append bytes; return how many."""
-        self._do(lambda: self._file.write(data))
-        return len(data)
+        return self._do(self._kept.write, data)
+
+    def rewrite(self, start: int, data: bytes) -> None:
+        """Put bytes in the place of others, which were written before."""
+        self._do(self._kept.seek, start)
+        self._do(self._kept.write, data)
+        self._do(self._kept.seek, 0, os.SEEK_END)
 
     def sync(self) -> None:
-        """Send the rest."""
-        self._do(self._file.close)
+        """Send all bytes; OSError if they cannot be written there."""
+        # else it would be committed when it is closed, after an error too
+        options: dict[str, Any] = {"mode": "wb", "autocommit": False}
+        self._sent = _call(self._url, lambda system, path: system.open(path, **options), "written")
+        self._do(self._kept.seek, 0)
+        self._do(shutil.copyfileobj, self._kept, self._sent, 1 << 20)
+        self._do(self._sent.close)
 
     def commit(self) -> None:
         """Let it appear; call `sync` before."""
-        self._do(self._file.commit)
+        self._do(self._sent.commit)
         self._is_done = True
 
     def close(self) -> None:
         """Throw away what was sent, unless it has been committed."""
-        if not self._is_done:
+        with contextlib.suppress(OSError):
+            self._kept.close()
+        if self._sent is not None and not self._is_done:
             with contextlib.suppress(Exception):
-                self._file.discard()
+                self._sent.discard()
             with contextlib.suppress(Exception):
-                self._file.closed = True  # else it sends the rest when it is collected
+                self._sent.closed = True  # else it sends the rest when it is collected
 
-    def _do(self, action: Callable[[], Any]) -> None:
-        _safely(self._url, "written", action)
+    def _do(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        return _safely(self._url, "written", lambda: action(*arguments))
 
 
 def _info(url: str) -> dict[str, Any]:

@@ -28,6 +28,7 @@ MAX_CODE_LENGTH = 12  # bits; section 8
 MIN_BLOCK_NUMEL = 1 << 12
 MAX_BLOCK_NUMEL = 1 << 20
 MAX_CODEBOOK = 256
+MAX_CRC32 = (1 << 32) - 1
 MAX_DIMENSIONS = 32
 MAX_INTEGER = (1 << 63) - 1  # also of the bytes that an array can have
 GAP_BITS = range(2, 9)
@@ -67,6 +68,8 @@ class TensorRecord:
         Entries of a block; None when the tensor is one block.
     zero_signs : bool
         Whether the signs of zeros are stored.
+    crc32 : int or None
+        CRC-32 of the section, if the index has it.
     """
 
     name: str
@@ -79,6 +82,7 @@ class TensorRecord:
     gap_bits: int | None = None
     block_numel: int | None = None
     zero_signs: bool = False
+    crc32: int | None = None
 
     @cached_property
     def numel(self) -> int:

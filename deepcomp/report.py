@@ -6,12 +6,13 @@ Standard library only.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import TYPE_CHECKING, Any
 
-from .container import VERSION, Reader, overhead_when_written
+from .container import Reader, when_written
 from .errors import DczError
-from .index import Index
-from .records import TensorRecord
+from .index import Index, least_version
+from .records import ITEMSIZE, TensorRecord
 from .sections import read_section
 
 if TYPE_CHECKING:
@@ -73,7 +74,24 @@ class Row:
     @property
     def ratio_float32(self) -> float | None:
         """Four bytes an entry over bytes in the file."""
-        return 4 * self.n_weights / self.nbytes if self.nbytes else None
+        return 4 * prod(self.shape) / self.nbytes if self.nbytes else None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A layer of low rank, as `deepcomp.factorize` makes them.
+
+    Attributes
+    ----------
+    layer : Row
+        The layout is ``"low-rank"``; shape and dense bytes are those of the dense weight that the
+        two stand for; weights and bytes are those of both.
+    factors : tuple of two Rows
+        They are among the rows of the report as well.
+    """
+
+    layer: Row
+    factors: tuple[Row, Row]
 
 
 @dataclass(frozen=True)
@@ -105,6 +123,17 @@ class Report:
         """Return the bytes of the file by what they are."""
         sums = {part: sum(row.parts.get(part, 0) for row in self.rows) for part in STREAMS}
         return {part: n for part, n in (sums | self.overhead).items() if n}
+
+    def pairs(self) -> list[Pair]:
+        """Return the layers of low rank, in the order of their first factors."""
+        rows = {row.name: row for row in self.rows}
+        found = []
+        for name, first in rows.items():
+            layer = name.removesuffix(".factors.0.weight")
+            second = rows.get(f"{layer}.factors.1.weight")
+            if layer != name and second is not None and _is_pair(first, second):
+                found.append(Pair(_layer_row(layer, first, second), (first, second)))
+        return found
 
 
 def make_report(reader: Reader) -> Report:
@@ -148,8 +177,10 @@ def report_model(packed: "CompressedModel", name: str = "") -> Report:
     """
     entries = {n: packed.aliases.get(n, tensor.record) for n, tensor in packed.items()}
     index = Index(packed.metadata, entries)
-    overhead = packed.overhead or overhead_when_written(index)
-    version = ".".join(map(str, VERSION))
+    overhead = packed.overhead
+    if overhead is None:
+        index, overhead = when_written(index, lambda n: packed[n].section())
+    version = ".".join(map(str, least_version(index.entries)))
     return _report(name, version, index, lambda n: packed[n].section(), overhead)
 
 
@@ -193,6 +224,26 @@ def _alias_row(name: str, record: TensorRecord) -> Row:
     )  # fmt: skip
 
 
+def _is_pair(first: Row, second: Row) -> bool:
+    fits = len(first.shape) >= 2 and second.shape[1:] == (
+        first.shape[0],
+        *(1,) * len(first.shape[2:]),
+    )
+    is_own = first.tied_to is None and second.tied_to is None
+    return fits and is_own and first.dtype == second.dtype
+
+
+def _layer_row(name: str, first: Row, second: Row) -> Row:
+    shape = (second.shape[0], *first.shape[1:])
+    nnz = None if first.nnz is None or second.nnz is None else first.nnz + second.nnz
+    parts = {part: first.parts.get(part, 0) + second.parts.get(part, 0) for part in STREAMS}
+    return Row(
+        name, first.dtype, "low-rank", shape, None, first.n_weights + second.n_weights, nnz,
+        *(None,) * 4, nbytes=first.nbytes + second.nbytes,
+        dense_nbytes=prod(shape) * ITEMSIZE[first.dtype], parts=parts,
+    )  # fmt: skip
+
+
 def _row(record: TensorRecord, data: memoryview) -> Row:
     bits: dict[str, float | None] = dict.fromkeys(
         ("weight_bits", "weight_bits_huffman", "index_bits", "index_bits_huffman")
@@ -220,18 +271,23 @@ def _row(record: TensorRecord, data: memoryview) -> Row:
     )  # fmt: skip
 
 
+def _with_computed(row: Row) -> dict[str, Any]:
+    computed = {name: getattr(row, name) for name in ("kept", "ratio", "ratio_float32")}
+    return asdict(row) | {"shape": list(row.shape)} | computed
+
+
 def to_json(report: Report) -> dict[str, Any]:
     """Return a report as JSON values; the schema is stable within a ``schema`` number."""
-    tensors = []
-    for row in report.rows:
-        computed = {name: getattr(row, name) for name in ("kept", "ratio", "ratio_float32")}
-        tensors.append(asdict(row) | {"shape": list(row.shape)} | computed)
     return {
         "schema": 1,
         "file": report.file,
         "format_version": report.format_version,
         "metadata": report.metadata,
-        "tensors": tensors,
+        "tensors": [_with_computed(row) for row in report.rows],
+        "low_rank": [
+            _with_computed(pair.layer) | {"factors": [factor.name for factor in pair.factors]}
+            for pair in report.pairs()
+        ],
         "overhead": report.overhead,
         "parts": report.parts(),
         "file_nbytes": report.file_nbytes,

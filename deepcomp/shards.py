@@ -15,20 +15,22 @@ from .index import (
     MAX_INTEGER,
     canonical_json,
     check_integer,
+    check_version,
     entry_from_json,
     entry_to_json,
     expect,
     expect_keys,
+    least_version,
     parse_value,
     short,
 )
 from .ranges import open_file
-from .records import TensorRecord
+from .records import MAX_CRC32, TensorRecord
 from .urls import beside, is_url, join
 
 INDEX_SUFFIX = ".dcz.index.json"
 INDEX_NAME = "model" + INDEX_SUFFIX
-_VERSION = (1, 0)
+_VERSION = (1, 1)  # all of its major version up to it are read
 _SMALLEST_FILE = 36  # bytes; section 2
 
 
@@ -94,7 +96,7 @@ def encode_shard_index(index: ShardIndex) -> bytes:
         tensors.append(item)
     text = canonical_json(
         {
-            "format": ["dcz-shards", *_VERSION],
+            "format": ["dcz-shards", *least_version(index.entries)],
             "metadata": index.metadata,
             "shards": [vars(shard) for shard in index.shards],
             "tensors": tensors,
@@ -128,8 +130,8 @@ def decode_shard_index(raw: bytes) -> ShardIndex:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise DczError(f"the index is not UTF-8: {error}") from None
-    _check_version(*parse_value(text, expect(text, 0, '{"format":')))
-    _, position = parse_value(text, len('{"format":'))
+    format_, position = parse_value(text, expect(text, 0, '{"format":'))
+    version = _version(format_)
     metadata, position = parse_value(text, expect(text, position, ',"metadata":'))
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise DczError("index: metadata is not an object of strings")
@@ -145,20 +147,22 @@ def decode_shard_index(raw: bytes) -> ShardIndex:
         _add(item, entries, shard_of, len(shards))
     if expect(text, position, "]}") != len(text):
         raise DczError("index: something follows its end")
+    check_version(entries, version)
     if empty := set(range(len(shards))) - set(shard_of.values()):
         raise DczError(f"index: shard {short(shards[min(empty)].name)} has no tensor")
     return ShardIndex(metadata, shards, entries, shard_of)
 
 
-def _check_version(value: Any, _: int) -> None:
+def _version(value: Any) -> tuple[int, int]:
     name, major, minor = value if isinstance(value, list) and len(value) == 3 else (None,) * 3
     if name != "dcz-shards" or type(major) is not int or type(minor) is not int:
-        raise DczError(f"index: format {short(value)}: expected ['dcz-shards', 1, 0]")
+        raise DczError(f"index: format {short(value)}: expected ['dcz-shards', 1, 0] or 1, 1")
     if major != _VERSION[0] or minor > _VERSION[1]:
         raise UnsupportedVersionError(
             f"index of shards, version {major}.{minor}: "
-            f"this deepcomp reads version {_VERSION[0]}.{_VERSION[1]}"
+            f"this deepcomp reads versions 1.0 to {_VERSION[0]}.{_VERSION[1]}"
         )
+    return major, minor
 
 
 def _shards(items: Any) -> list[Shard]:
@@ -174,7 +178,7 @@ def _shards(items: Any) -> list[Shard]:
         if name in shards:
             raise DczError(f"index: shard {short(name)} is there twice")
         check_integer(item["nbytes"], f"nbytes of {short(name)}", _SMALLEST_FILE, MAX_INTEGER)
-        check_integer(item["crc32"], f"crc32 of {short(name)}", 0, (1 << 32) - 1)
+        check_integer(item["crc32"], f"crc32 of {short(name)}", 0, MAX_CRC32)
         shards[name] = Shard(name, item["nbytes"], item["crc32"])
     return list(shards.values())
 

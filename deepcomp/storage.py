@@ -125,12 +125,13 @@ def load(
     **A URL** (a string such as ``"https://host/model.dcz"`` or ``"s3://bucket/model.dcz"``) is
     opened with fsspec: ``pip install deepcomp[remote]``. Only what is needed is read, by ranges,
     when it is asked for: 8 KiB at the end and 12 bytes at the beginning (and the rest of an index
-    that is larger), then for each tensor its pages of 64 KiB. As pages are checked
-    whole, a tensor costs up to 128 KiB more than its own bytes, 64 KiB on average: less than 2 %
-    of a tensor that takes 7 MB in the file, but most of what is read for a small one; its
-    neighbours on the same pages then cost nothing. Nothing is read twice: the pages are kept in
-    memory as long as the model or one of its tensors. If what is behind the URL changes, the next
-    page that is read raises DczError. A server that sends no ranges gives an OSError, not a
+    that is larger), then for each tensor its own bytes, or less than 2 % more: `save` gives it a
+    checksum in the index, unless it is so large that checking whole pages of 64 KiB adds less, or
+    takes less than 2.5 KiB. These small ones cost the page or two that they are on; others on the
+    same page then cost nothing. (Files of format version 1.0, of older writers, are read by pages
+    alone.) What was read is kept in memory as long as the model or one of its tensors, and not
+    asked for again. If what is behind the URL changes, the next bytes that are read raise
+    DczError. A server that sends no ranges gives an OSError, not a
     download. Options for fsspec, and other caches, are given by opening the file with it.
 
     **An open file** must be binary and seekable, and is read in the same way. It stays the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import cached_property, partial
@@ -79,7 +80,7 @@ class CompressedTensor:
         )
 
     def section(self) -> memoryview:
-        """Return the encoded bytes, after checking the pages of the file they are on.
+        """Return the encoded bytes, after checking them, or the pages of the file they are on.
 
         They are a view of the mapped file: to be used soon, or copied. From a URL or an open file
         they are fetched when they are first asked for, and then kept.
@@ -120,12 +121,22 @@ class CompressedTensor:
     def verify(self) -> None:
         """Decode the whole tensor, block by block, and throw the result away.
 
+        A section that has a checksum of its own, besides those of its pages, is checked against it.
+
         Raises
         ------
         DczError
             If something is wrong.
         """
-        self._named(lambda: self._decoder.verify())
+        self._named(self._verify)
+
+    def _verify(self) -> None:
+        expected = self.record.crc32
+        if expected is not None and (found := zlib.crc32(self.section())) != expected:
+            raise DczError(
+                f"the section is damaged: expected CRC-32 {expected:08x}, found {found:08x}"
+            )
+        self._decoder.verify()
 
     @property
     def _decoder(self) -> TensorDecoder:
@@ -161,9 +172,12 @@ class CompressedTensor:
     @cached_property
     def _matrix(self) -> Any:
         from .entries import matrix_shape
+        from .layouts import decode_windows
         from .multiply import CompressedMatrix
 
-        return CompressedMatrix(self._entries, matrix_shape(self.shape))
+        return CompressedMatrix(
+            self._entries, matrix_shape(self.shape), lambda: self.decode_with(decode_windows)
+        )
 
     def _entries(self) -> Any:
         from .entries import decode_entries
@@ -281,7 +295,8 @@ class CompressedTensor:
         """Decode the rows from `start` up to `stop`, and no block that holds none of them.
 
         A block holds up to 2**20 entries, however short a row is. Of a file behind a URL, or an
-        open file, only the pages of these blocks are read, and those of the section's beginning.
+        open file, only the pages of these blocks are read, and those of the section's beginning,
+        or the whole section where that is less.
 
         Parameters
         ----------

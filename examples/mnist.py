@@ -22,32 +22,14 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from joblib import Parallel, delayed
+from models import lenet_5, lenet_300_100
 from retrain import Data, Recipe, deep_compression, n_wrong, train
-from torch import nn
 
 import deepcomp
 from deepcomp.container import Reader
 from deepcomp.report import make_report
 
 N_HELD_OUT = 5000
-
-
-def lenet_300_100() -> nn.Sequential:
-    """LeCun, Bottou, Bengio, Haffner, 1998; 266,610 parameters."""
-    return nn.Sequential(
-        nn.Flatten(), nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(),
-        nn.Linear(100, 10),
-    )  # fmt: skip
-
-
-def lenet_5() -> nn.Sequential:
-    """LeNet-5 as in Caffe's examples; 431,080 parameters."""
-    return nn.Sequential(
-        nn.Conv2d(1, 20, 5), nn.MaxPool2d(2), nn.Conv2d(20, 50, 5), nn.MaxPool2d(2),
-        nn.Flatten(), nn.Linear(800, 500), nn.ReLU(), nn.Linear(500, 10),
-    )  # fmt: skip
-
-
 NETS = {"lenet-300-100": lenet_300_100, "lenet-5": lenet_5}
 RECIPES = {
     "lenet-300-100": Recipe(
@@ -100,7 +82,7 @@ PAPER = {
 
 
 def fail(message: str) -> NoReturn:
-    print(f"mnist.py: {message}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -6,7 +6,7 @@ and the soft targets of Hinton, Vinyals, Dean, 2015.
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import deepcomp
 from deepcomp.nn import schedules
+from deepcomp.nn.distillation import soft_target_loss
 
 Data = tuple[Tensor, Tensor]  # images, shape (n, channels, height, width), and labels, shape (n,)
 
@@ -96,8 +97,9 @@ def train(
     generator: torch.Generator,
     teacher: nn.Module | None = None,
     sparsity: float | None = None,
+    penalty: Callable[[], Tensor] | None = None,
 ) -> None:
-    """Train a model; with a sparsity, prune it on the way."""
+    """Train a model; with a sparsity, prune it on the way; with a penalty, add it to the loss."""
     n_steps = epochs * (len(data[0]) // recipe.batch_size)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=lr, weight_decay=recipe.weight_decay, fused=True
@@ -113,6 +115,8 @@ def train(
             optimizer.zero_grad()
             with torch.autocast(x.device.type, torch.bfloat16, enabled=recipe.mixed):
                 loss = _loss(model, x, y, teacher, recipe)
+            if penalty:
+                loss = loss + penalty()
             loss.backward()
             optimizer.step()
             at.step()
@@ -135,9 +139,8 @@ def _loss(
     if teacher is None or not recipe.soft:
         return loss
     with torch.no_grad():
-        wanted = F.softmax(teacher(x).float() / recipe.temperature, 1)
-    found = F.log_softmax(scores / recipe.temperature, 1)
-    soft = F.kl_div(found, wanted, reduction="batchmean") * recipe.temperature**2
+        wanted = teacher(x).float()
+    soft = soft_target_loss(scores, wanted, recipe.temperature)
     return (1 - recipe.soft) * loss + recipe.soft * soft
 
 

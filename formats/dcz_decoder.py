@@ -8,14 +8,14 @@ import zlib
 from math import prod
 from typing import Any, NamedTuple
 
-MAGIC, END_MAGIC, VERSION = b"\xdcDCZ\r\n\x1a\n", b"DCZ\n", (1, 0)  # section 3
+MAGIC, END_MAGIC, VERSIONS = b"\xdcDCZ\r\n\x1a\n", b"DCZ\n", [(1, 0), (1, 1)]  # section 3
 MAX_INTEGER, STORED, MAX_DECODED = 2**63 - 1, 257, 2**30  # sections 4, 6.1; our own, in bytes
 RAW, PACKED = {"name", "dtype", "shape", "layout"}, {"nbytes", "nnz"}  # section 4: must, may have
-KEYS = {"alias": ({"name", "alias"}, set()), "raw": (RAW, set())}
-KEYS["dense"] = (RAW | PACKED, {"codebook", "block_numel"})
-KEYS["sparse"] = (RAW | PACKED | {"gap_bits"}, {"codebook", "block_numel", "zero_signs"})
+KEYS = {"alias": ({"name", "alias"}, set()), "raw": (RAW, {"crc32"})}
+KEYS["dense"] = (RAW | PACKED, {"codebook", "block_numel", "crc32"})
+KEYS["sparse"] = (RAW | PACKED | {"gap_bits"}, {"codebook", "block_numel", "zero_signs", "crc32"})
 RANGES = {"nbytes": (0, MAX_INTEGER), "nnz": (0, MAX_INTEGER), "codebook": (0, 256)}
-RANGES |= {"gap_bits": (2, 8), "block_numel": (2**12, 2**20)}
+RANGES |= {"gap_bits": (2, 8), "block_numel": (2**12, 2**20), "crc32": (0, 2**32 - 1)}
 ITEMSIZES = {"bool": 1, "uint8": 1, "int8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1}
 ITEMSIZES |= {"uint16": 2, "int16": 2, "float16": 2, "bfloat16": 2}
 ITEMSIZES |= {"uint32": 4, "int32": 4, "float32": 4, "uint64": 8, "int64": 8, "float64": 8}
@@ -44,7 +44,7 @@ def read_container(data: bytes) -> tuple[int, dict[str, str], list[dict]]:
     check(data.startswith(MAGIC), f"3: a file starts with the magic {MAGIC!r}", data[:8])
     check(len(data) >= 12, "3: a head has 12 bytes", len(data))
     version = struct.unpack("<HH", data[8:12])  # section 10: not higher than this program's own
-    check(version == VERSION, "3: this program reads version (1, 0)", version)
+    check(version in VERSIONS, "3: this program reads versions 1.0 and 1.1", version)
     check(data.endswith(END_MAGIC), "3: a file without the end magic was cut off", data[-4:])
     check(len(data) >= 36, "2: a file has a head and a trailer, 36 bytes", len(data))
     data_end, nbytes, raw_nbytes, crc = struct.unpack("<QIII", data[-24:-4])
@@ -70,11 +70,9 @@ def read_index(index: bytes, raw_nbytes: int) -> tuple[dict[str, str], list[dict
         canonical = json.dumps(index, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     except (zlib.error, ValueError, RecursionError, MemoryError) as error:
         raise InvalidFile(f"section 4: index: a zlib stream of JSON in UTF-8; {error!s}") from None
-    ends = inflater.eof and not inflater.unused_data
-    check(ends, "4: the zlib stream ends exactly at the end of the index", inflater.unused_data)
+    check(inflater.eof and not inflater.unused_data, "4: the stream ends with the index", raw)
     check(text == canonical, f"4: the JSON is canonical, {reprlib.repr(canonical)}", text)
-    check(type(index) is dict, "4: the index is an object", index)
-    check([*index] == ["metadata", "tensors"], "4: its keys are metadata, tensors", [*index])
+    check(type(index) is dict and [*index] == ["metadata", "tensors"], "4: its two keys", index)
     metadata, tensors = index.values()
     strings = type(metadata) is dict and all(type(value) is str for value in metadata.values())
     check(strings, "4: metadata is an object whose values are strings", metadata)
@@ -187,8 +185,7 @@ class SectionDecoder:
         check(not any(half), f"6.1: {name}: the high half of the last byte is zero", half)
         check(max(lengths) <= 12, f"6.1: {name}: code lengths are 0 to 12", max(lengths))
         check(lengths[-1] > 0, f"6.1: {name}: the length of the last symbol is not 0", 0)
-        kraft = sum(2.0**-length for length in lengths if length)
-        check(kraft == 1, f"6.1: {name}: Kraft's sum is exactly 1", kraft)
+        check(sum(2.0**-n for n in lengths if n) == 1, f"6.1: {name}: Kraft's sum is 1", lengths)
         table, codeword, last = [(0, 0)] * 4096, -1, 0
         for length, symbol in sorted((n, symbol) for symbol, n in enumerate(lengths) if n):
             codeword, last = (codeword + 1) << (length - last), length  # the first one is 0
@@ -274,6 +271,7 @@ class SectionDecoder:
 def decode(data: bytes) -> tuple[dict[str, str], list[Tensor]]:
     """Decode a file; return its metadata and its tensors, or raise `InvalidFile`."""
     data_end, metadata, items = read_container(data)
+    check(data[10] == any("crc32" in item for item in items), "10: least version", data[10])
     tensors, start, n_decoded = {}, 12, 0  # section 4: "the first begins at offset 12"
     for item in items:
         name = item.get("name")
@@ -285,6 +283,8 @@ def decode(data: bytes) -> tuple[dict[str, str], list[Tensor]]:
             section = SectionDecoder(item)
             end, n_decoded = start + section.nbytes, n_decoded + section.raw_nbytes
             check(end <= data_end, f"4: the last section ends at data_end, {data_end}", end)
+            found = zlib.crc32(data[start:end]) if start < end else "no byte"
+            check(item.get("crc32", found) == found, "4: crc32 is that of the section", found)
             check(n_decoded <= MAX_DECODED, "8: decoded bytes, this program's limit", n_decoded)
             start, patterns = end, section.decode(data[start:end])
             tensors[name] = Tensor(name, item["dtype"], tuple(item["shape"]), patterns, None)

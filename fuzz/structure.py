@@ -22,7 +22,7 @@ NUMBERS = (0, 1, 2, 3, 7, 8, 255, 256, 257, 4095, 4096, 4097, 1 << 16, (1 << 20)
            (1 << 20) + 1, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, -1, 1.0, True, None,
            "1")  # fmt: skip
 KEYS = ("name", "alias", "dtype", "shape", "layout", "nbytes", "nnz", "codebook", "gap_bits",
-        "block_numel", "zero_signs")  # fmt: skip
+        "block_numel", "zero_signs", "crc32")  # fmt: skip
 
 
 @dataclass
@@ -103,6 +103,8 @@ def mutate(data, max_size, seed, mutate_bytes):
             _mutate_section(contents, random, mutate_bytes)
     if random.random() < 0.9:
         _resize_raw(contents)
+    if random.random() < 0.95:
+        _repair_checksums(contents)
     out = contents.to_bytes()
     return out if len(out) <= max_size else data[:max_size]
 
@@ -116,6 +118,16 @@ def _resize_raw(contents):
             except (KeyError, TypeError, ValueError):
                 continue
             contents.sections[i] = contents.sections[i][:nbytes].ljust(nbytes, b"\1")
+
+
+def _repair_checksums(contents):
+    """Put the checksums of sections right, and the version to what they need."""
+    items = contents.index["tensors"]
+    for item, section in zip(items, contents.sections, strict=True):
+        if type(item.get("crc32")) is int:
+            item["crc32"] = zlib.crc32(section)
+    is_1_1 = any("crc32" in item for item in items)
+    contents.head = contents.head[:-2] + struct.pack("<H", is_1_1)
 
 
 # --- the index ---

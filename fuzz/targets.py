@@ -6,6 +6,7 @@ AddressSanitizer notices the first byte beyond.
 """
 
 import importlib.util
+import io
 import os
 import struct
 import sys
@@ -33,7 +34,7 @@ from deepcomp.storage import model_of
 FORMATS = Path(__file__).parents[1] / "formats"
 MAX_DENSE = 1 << 18  # bytes of a file's tensors; larger ones would only be slow
 MAX_PRODUCT = 1 << 14  # entries of a matrix that is multiplied
-ORACLE_EVERY, TWIN_EVERY, REPORT_EVERY = 64, 64, 16  # executions
+ORACLE_EVERY, TWIN_EVERY, REPORT_EVERY, RANGES_EVERY = 64, 64, 16, 16  # executions
 HUFFMAN_TWIN_EVERY = 1024  # this twin takes a thousand times as long as the kernel
 N_ISAS = cpu.best_isa() + 1
 DTYPES = sorted(ITEMSIZE)
@@ -114,10 +115,32 @@ def _decode_file(data, seed):
         to_text(make_report(reader))
     for name, tensor in packed.items():
         if name not in packed.aliases:
+            _check_crc32(tensor)
             fetch = tensor._fetch
             tensor._fetch = lambda *_, fetch=fetch: memoryview(_copy(fetch()))
             _decode_tensor(tensor, seed)
+    if seed % RANGES_EVERY == 0:
+        _read_by_ranges(data, packed, seed)
     return packed
+
+
+def _check_crc32(tensor):
+    """Refuse a wrong checksum of a section, as `verify` does; to decode it, its pages will do."""
+    crc32 = tensor.record.crc32
+    if crc32 is not None and zlib.crc32(tensor.section()) != crc32:
+        tensor.verify()
+        raise AssertionError("verify accepts a wrong checksum")
+
+
+def _read_by_ranges(data, packed, seed):
+    """Read the sections in another order, and of some a part before; all were found right."""
+    reader = Reader(io.BytesIO(data))
+    names = [name for name in packed if name not in packed.aliases]
+    for i in np.random.default_rng(seed).permutation(len(names)):
+        section = packed[names[i]].section()
+        start = (seed >> 4) % (len(section) + 1)
+        assert reader.section(names[i], start)[start:] == section[start:], "another part"
+        assert reader.section(names[i]) == section, "another section"
 
 
 def _decode_tensor(tensor, seed):

@@ -80,7 +80,7 @@ def test_json_adds_up_and_keeps_its_schema(capsys, path):
     assert set(report) == {
         "schema", "file", "format_version", "metadata", "tensors", "overhead", "parts",
         "file_nbytes", "dense_nbytes", "float32_nbytes", "compression_ratio",
-        "compression_ratio_float32",
+        "compression_ratio_float32", "low_rank",
     }  # fmt: skip
     assert report["file_nbytes"] == size == sum(report["parts"].values())
     tensors = report["tensors"]
@@ -92,6 +92,72 @@ def test_json_adds_up_and_keeps_its_schema(capsys, path):
         "parts", "kept", "ratio", "ratio_float32",
     }  # fmt: skip
     assert report["dense_nbytes"] == 64 * 128 * 4 + 128 * 4 + 32 * 27 * 2 + 8
+
+
+@pytest.fixture
+def factored(tmp_path):
+    """Write a file with two layers of low rank; `odd`, `mixed` and the second names are none."""
+    rng = np.random.default_rng(0)
+    shapes = {
+        "fc1.factors.0.weight": (8, 90),
+        "fc1.factors.1.weight": (60, 8),
+        "conv.factors.1.weight": (32, 4, 1, 1),
+        "conv.factors.0.weight": (4, 16, 3, 3),
+        "odd.factors.0.weight": (8, 90),
+        "odd.factors.1.weight": (60, 9),
+        "mixed.factors.0.weight": (8, 90),
+        "fc2.weight": (10, 60),
+    }
+    model = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    model["mixed.factors.1.weight"] = rng.normal(size=(60, 8)).astype(np.float16)
+    for i in (0, 1):
+        model[f"tied.factors.{i}.weight"] = model[f"fc1.factors.{i}.weight"]
+    deepcomp.save(deepcomp.compress(model, bits=3), tmp_path / "low.dcz")
+    return tmp_path / "low.dcz"
+
+
+LOW_RANK = [[], ["--layers", "fc*"], ["--layers", "fc1"], ["--layers", "*.1.weight"]]
+
+
+@pytest.mark.parametrize("options", [*LOW_RANK, ["--sort", "ratio"]])
+def test_bytes_of_factors_are_not_counted_twice(capsys, factored, options):
+    _, out, _ = run(capsys, factored, *options)
+    rows, total = bytes_column(out.split("\n\n")[0])
+    assert sum(rows) == total == factored.stat().st_size
+    has_pairs = options != LOW_RANK[3]
+    assert ("of which" in out) == has_pairs
+
+
+def test_a_layer_of_low_rank_stands_above_its_factors_with_the_shape_it_stands_for(
+    capsys, factored
+):
+    _, out, _ = run(capsys, factored, "--layers", "fc1")
+    layer, first, second, more = (line.split() for line in out.splitlines()[2:6])
+    assert layer[:5] == ["fc1", "60x90", "float32", "low-rank", "1,200"]
+    assert (first[:2], second[:2]) == (["factors.0.weight", "8x90"], ["factors.1.weight", "60x8"])
+    n_bytes = int(layer[-3])
+    assert n_bytes == int(first[-3]) + int(second[-3]) and more[0] == "(9"
+    assert layer[-2] == f"{60 * 90 * 4 / n_bytes:.2f}x"
+    _, out, _ = run(capsys, factored, "--sort", "name")
+    names = [line.split()[0] for line in out.splitlines()[2:15]]
+    assert names[:6] == ["conv", "factors.0.weight", "factors.1.weight", "fc1", *names[1:3]]
+    assert {"odd.factors.1.weight", "mixed.factors.1.weight", "tied.factors.0.weight"} < set(names)
+    whole = 4 * (60 * 90 + 32 * 16 * 9 + 8 * 90 + 60 * 9 + 8 * 90 + 600) + 2 * 480
+    assert f"dense, whole weights in place of factors: {whole:,} bytes at" in out
+
+
+def test_json_lists_layers_of_low_rank_beside_their_tensors(capsys, factored):
+    report = json.loads(run(capsys, factored, "--json")[1])
+    tensors = {tensor["name"]: tensor for tensor in report["tensors"]}
+    assert len(tensors) == 11
+    conv, fc1 = sorted(report["low_rank"], key=lambda layer: layer["name"])
+    assert (conv["name"], conv["shape"], fc1["shape"]) == ("conv", [32, 16, 3, 3], [60, 90])
+    for layer in (conv, fc1):
+        first, second = (tensors[name] for name in layer["factors"])
+        for key in ("nbytes", "n_weights", "nnz"):
+            assert layer[key] == first[key] + second[key]
+        assert sum(layer["parts"].values()) == layer["nbytes"]
+        assert layer["ratio"] == layer["ratio_float32"] == layer["dense_nbytes"] / layer["nbytes"]
 
 
 @pytest.mark.parametrize("key", ["name", "weights", "bytes", "ratio", "kept"])

@@ -73,11 +73,12 @@ def test_files_of_another_kind_are_refused_by_name(tmp_path, content, message):
         deepcomp.load(path)
 
 
-@pytest.mark.parametrize("version", [(0, 9), (1, 1), (1, 65535), (2, 0), (256, 0), (65535, 65535)])
+@pytest.mark.parametrize("version", [(0, 9), (1, 2), (1, 65535), (2, 0), (256, 0), (65535, 65535)])
 def test_unknown_versions_are_refused_by_number(tmp_path, version):
     """Even of a file that was cut off behind its head."""
     path = tmp_path / "new.dcz"
-    message = r"new\.dcz: \.dcz version {}\.{}: this deepcomp reads version 1\.0".format(*version)
+    versions = r"this deepcomp reads versions 1\.0 to 1\.1"
+    message = r"new\.dcz: \.dcz version {}\.{}: {}".format(*version, versions)
     for rest in (b"", bytes(100), b"DCZ\n"):
         path.write_bytes(MAGIC + struct.pack("<HH", *version) + rest)
         with pytest.raises(deepcomp.UnsupportedVersionError, match=message):

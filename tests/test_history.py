@@ -8,7 +8,7 @@ from independent import FORMATS, dcz_decoder
 
 import deepcomp
 from deepcomp.cli import inspect_main
-from deepcomp.container import VERSION, Reader
+from deepcomp.container import PAGE, VERSION, Reader
 
 HISTORY = FORMATS / "vectors" / "history"
 
@@ -24,6 +24,10 @@ PUBLISHED = {
     "1.0/exact.json": "fe82714265e8351c5b4a604680187fc725f2fc7acfe152eea91b35e818541372",
     "1.0/network.dcz": "ca762805980498cb397cf7e0c05066174790b0f85559589d0ab0cabb4a58ed92",
     "1.0/network.json": "4a7fc01ddf1b7ee86b6914cb9b485639692864f58ff8c5f48cf507e507867b3f",
+    "1.1/network.dcz": "71eb7416065fc0fe2109f12ae51d534bc2d213829baa3194d1fbe81ccd412b6c",
+    "1.1/network.json": "e6ea5de81438da6a591f6f78795dea04e9de4a7923ff6c17c8ad4e18c604fae8",
+    "1.1/sections.dcz": "993c84325631ed51d7817c0d2ff45c184cf5cb1117b214884300c46bdbc48ec8",
+    "1.1/sections.json": "aa6a7cb7c70b0c4477a4a4daee3d31f7f6a7a3cebf7309e93a525f2053c0c8b8",
 }
 
 
@@ -78,3 +82,17 @@ def test_published_files_of_1_0_cover_the_format():
     assert signed == {dtype for dtype in dtypes if "float" in dtype}
     assert {r.gap_bits for r in records} >= {2, 3, 4, 5, 6, 7, 8}
     assert {r.layout for r in records if r.block_numel} == {"dense", "sparse"}
+
+
+def test_published_files_of_1_1_have_checksums_of_sections_and_sections_without():
+    records = [
+        tensor.record
+        for name in PUBLISHED
+        if name.startswith("1.1/") and name.endswith(".dcz")
+        for tensor in deepcomp.load(HISTORY / name).values()
+    ]
+    summed = [r for r in records if r.crc32 is not None]
+    for layout in ("raw", "dense", "sparse"):
+        assert {r.dtype for r in summed if r.layout == layout} == set(dcz_decoder.ITEMSIZES)
+    assert 0 in {r.crc32 for r in summed} and max(r.section_nbytes for r in summed) > PAGE
+    assert {r.section_nbytes > 0 for r in records if r.crc32 is None} == {True, False}

@@ -252,7 +252,7 @@ def test_decode_undoes_encode_for_any_number_of_symbols(n, n_symbols, skew):
 def test_decode_undoes_encode_with_a_small_and_a_large_table(stream):
     symbols, lengths = stream
     bitstreams = encode(symbols, lengths)
-    for n_expected in (0, 1 << 15):
+    for n_expected in (0, 1 << 13, 1 << 17):
         assert (decode(bitstreams, lengths, symbols.size, n_expected) == symbols).all()
 
 

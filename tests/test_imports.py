@@ -24,8 +24,9 @@ ALLOWED = {
     "places": ({"", "errors", "files", "ranges", "urls"}, False),
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
+    "checksums": ({"index", "pages", "records"}, False),
     "container": (
-        {"errors", "files", "records", "index", "pages", "places", "ranges"},
+        {"checksums", "errors", "files", "records", "index", "pages", "places", "ranges"},
         False,
     ),
     "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
@@ -60,8 +61,8 @@ ALLOWED = {
     "values": ({"decode", "records"}, True),
     "slices": ({"decode", "records"}, True),
     "entries": ({"_kernels", "decode", "errors", "records", "sharing"}, True),
-    "memory": (set(), True),
-    "layouts": ({"_kernels", "entries", "memory"}, True),
+    "memory": ({"_kernels"}, True),
+    "layouts": ({"_kernels", "decode", "entries", "memory"}, True),
     "multiply": ({"_kernels", "entries", "layouts", "memory", "threads"}, True),
     "convolution": ({"_kernels", "entries", "layouts", "memory", "threads"}, True),
     "arrays": ({"records", "encode", "decode"}, True),
@@ -156,12 +157,14 @@ ALLOWED = {
     "nn.schedules": (set(), False),
     "nn.ranking": ({"nn.criteria"}, False),
     "nn.order": (set(), False),
+    "nn.replace": (set(), False),
     "nn.pruner": (
         {"rules", "nn.convert", "nn.criteria", "nn.order", "nn.ranking", "nn.schedules"},
         False,
     ),
     "nn.shared": (
-        {"arrays", "codebooks", "decode", "pipeline", "prune", "rules", "sharing", "nn.convert"},
+        {"arrays", "codebooks", "decode", "pipeline", "prune", "rules", "sharing"}
+        | {"nn.convert", "nn.replace"},
         True,
     ),
     "nn.trial": ({"arrays", "pipeline", "rules", "tensor"}, False),
@@ -173,8 +176,19 @@ ALLOWED = {
         False,
     ),
     "nn.layers": ({"convolution", "nn.ops"}, False),
-    "nn.choice": ({"_kernels", "nn.layers"}, False),
-    "nn.model": ({"nn.choice", "nn.convert"}, False),
+    "nn.choice": ({"_kernels", "nn.layers", "nn.replace"}, False),
+    "nn.distillation": (set(), False),
+    "nn.factorable": ({"patterns"}, False),
+    "nn.lowrank": ({"pipeline", "nn.convert", "nn.factorable", "nn.replace"}, False),
+    "nn.resize": (set(), False),
+    "nn.model": ({"nn.choice", "nn.convert", "nn.resize"}, False),
+    "nn.coupling": (set(), False),
+    "nn.constants": ({"nn.coupling"}, False),
+    "nn.channels": ({"nn.constants", "nn.coupling", "nn.cutting"}, False),
+    "nn.samples": ({"nn.coupling"}, False),
+    "nn.thinet": ({"rules", "nn.convert", "nn.coupling", "nn.cutting", "nn.samples"}, False),
+    "nn.cutting": ({"nn.constants", "nn.coupling", "nn.resize"}, False),
+    "nn.shrinking": ({"nn.constants", "nn.coupling", "nn.cutting", "nn.trial"}, False),
     "importers.safetensors": (
         {"arrays", "decode", "files", "ranges", "records", "urls"},
         True,
@@ -288,8 +302,9 @@ import deepcomp, numpy
 packed = deepcomp.compress({"w": numpy.eye(30)})
 actions = (
     packed.state_dict, packed["w"].to_torch, lambda: packed.restore(None), lambda: deepcomp.Pruner,
-    lambda: deepcomp.share_weights, lambda: deepcomp.search, lambda: deepcomp.sensitivity,
-    lambda: deepcomp.nn.SparseLinear, lambda: deepcomp.nn.schedules,
+    lambda: deepcomp.share_weights, lambda: deepcomp.shrink, lambda: deepcomp.search,
+    lambda: deepcomp.sensitivity, lambda: deepcomp.nn.SparseLinear, lambda: deepcomp.nn.schedules,
+    lambda: deepcomp.factorize,
 )
 for action in actions:
     try:

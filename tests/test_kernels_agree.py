@@ -562,23 +562,50 @@ def window_matrices(draw):
     return kind, 8 if kind == 2 else 16, draw(matrices(most_values=63 if kind == 1 else 32))
 
 
-def windows_of(kernel, isa, kind, lanes, csr, n_columns, first=0):
-    """Lay all groups out from the first one on, in one call."""
-    starts = np.full(-(-(csr[0].size - 1) // lanes) + 1, 5)
+def windows_of(kernel, isa, kind, lanes, csr, n_columns):
+    starts = np.zeros(-(-(csr[0].size - 1) // lanes) + 1, np.int64)
     offsets, words = np.zeros(csr[1].size, np.int32), np.zeros(csr[1].size * lanes, np.uint32)
-    scratch = np.zeros(csr[1].size + 8, np.uint32)
-    last = kernel(*csr, n_columns, kind, isa, first, scratch, starts, offsets, words)
-    assert last == starts.size - 1
-    n_steps = starts[-1] - 5  # what is after them may hold anything
-    return starts - 5, offsets[:n_steps], words[: n_steps * lanes]
+    packed = np.zeros(csr[1].size + 8, np.uint32)
+    kernel(*csr, n_columns, kind, isa, packed, starts, offsets, words)
+    n_steps = starts[-1]  # what is after them may hold anything
+    return starts, offsets[:n_steps], words[: n_steps * lanes]
 
 
 @case
 @st.composite
 def windows_into(draw):
-    kind, lanes, (*csr, _, n_columns, rng) = draw(window_matrices())
-    first = rng.integers(0, -(-(csr[0].size - 1) // lanes))
-    return lambda kernel, isa: windows_of(kernel, isa, kind, lanes, csr, n_columns, first)
+    kind, lanes, (*csr, _, n_columns, _) = draw(window_matrices())
+    return lambda kernel, isa: windows_of(kernel, isa, kind, lanes, csr, n_columns)
+
+
+@case
+@st.composite
+def section_windows_into(draw):
+    n_columns = draw(st.sampled_from((1, 2, 7, 300, 5000)))
+    n_rows = draw(st.integers(1, -(-12_000 // n_columns)))
+    decoder, _ = sparse_sections(draw, (n_rows, n_columns))
+    kind = draw(st.sampled_from((0, 1, 2) if decoder.codebook.size <= 32 else (1,)))
+    lanes, nnz = 8 if kind == 2 else 16, decoder.record.nnz
+    blocks = decoder.section.blocks
+    waiting = min(nnz, 2 * lanes * n_columns)
+    gaps = np.zeros(max(1, *(block.n_symbols[0] for block in blocks)), np.uint8)
+    labels = np.zeros(max(1, waiting + max(block.n_kept for block in blocks)), np.uint8)
+    arguments = decoder.sparse_arguments(range(len(blocks)), [gaps, labels])
+    data = damaged(draw, arguments[0])
+
+    def call(kernel, isa):
+        columns, packed = (np.zeros(waiting + n, np.uint32) for n in (16_400, 8))
+        starts, indptr = np.zeros(-(-n_rows // lanes) + 1, np.int64), np.zeros(n_rows + 1, np.int64)
+        offsets, words = np.zeros(nnz, np.int32), np.zeros(nnz * lanes, np.uint32)
+        status = kernel(
+            data, *arguments[1:], n_columns, kind, isa, gaps.copy(), labels.copy(), columns, packed,
+            indptr, starts, offsets, words,
+        )  # fmt: skip
+        n_steps = starts[-1]
+        found = [np.array(status), starts, offsets[:n_steps], words[: n_steps * lanes]]
+        return found[:1] if status else found
+
+    return call
 
 
 @case

@@ -180,7 +180,7 @@ def test_an_upload_that_fails_is_named_leaves_nothing_and_is_made_up_for(
     assert packed_in_store() == expected
 
 
-def test_what_was_sent_before_an_error_of_another_kind_is_thrown_away(store):
+def test_a_file_that_is_not_finished_does_not_appear(store):
     record = TensorRecord("w", "uint8", (1 << 20,), "raw", 1 << 20)
     with pytest.raises(ZeroDivisionError), Writer(f"{PACKED}/w.dcz", {}) as writer:
         writer.add(record, (bytes(1 << 20 if i == 0 else 1 // 0) for i in range(2)))

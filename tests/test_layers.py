@@ -550,3 +550,13 @@ def test_convolutions_refuse_numbers_that_are_too_small(wrong):
                 torch.ones(shape), fitting.section, fitting._description, list(stride),
                 list(padding), list(dilation), groups,
             )  # fmt: skip
+
+
+@pytest.mark.parametrize("stride", [2, -1])
+def test_a_bias_that_is_no_plain_vector_is_added_all_the_same(stride):
+    packed = deepcomp.compress({"w": np.eye(6, dtype=np.float32)}, bits=2)
+    numbers = torch.arange(12.0)
+    bias = numbers[::2] if stride == 2 else numbers[:1].expand(6)
+    layer = SparseLinear(packed["w"], torch.nn.Parameter(bias))
+    with torch.inference_mode():
+        assert torch.equal(layer(torch.ones(1, 6)), 1 + bias[None])

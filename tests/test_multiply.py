@@ -34,7 +34,10 @@ def check(found, weights, x):
     expected = weights.astype(np.float64) @ x.astype(np.float64)
     assert found.dtype == np.float32
     assert found.shape == expected.shape
-    assert np.abs(found - expected).max(initial=0) <= 1e-6 * np.abs(expected).max(initial=0)
+    # where products cancel out, no more can be asked for than that each of them is rounded once
+    terms = np.abs(weights.astype(np.float64)) @ np.abs(x.astype(np.float64))
+    allowed = max(1e-6 * np.abs(expected).max(initial=0), 2**-24 * terms.max(initial=0))
+    assert np.abs(found - expected).max(initial=0) <= allowed
 
 
 @st.composite
@@ -117,7 +120,7 @@ def test_blocks_that_are_walked_in_several_calls(n_values):
     with mock.patch.object(encode, "MAX_BLOCK_NUMEL", 4096):
         tensor = compressed(weights)
     assert len(tensor.parts().blocks) == 5
-    with mock.patch.object(decode, "_MAX_TABLE", 2):
+    with mock.patch.object(decode, "MAX_TABLE", 2):
         found = deepcomp.matmul(tensor, x)
     np.testing.assert_array_equal(found, deepcomp.matmul(compressed(weights), x))
 
@@ -253,12 +256,24 @@ def test_signalling_nans_are_multiplied_without_a_warning():
     np.testing.assert_array_equal(product, [4, np.nan, 4])
 
 
-@pytest.mark.parametrize("kind", [0, 1, 2])
-def test_windows_are_the_same_when_there_is_little_room_to_lay_them_out(kind):
-    weights = matrix(np.random.default_rng(0), (150, 300), 0.3, 31)
-    entries = compressed(weights)._entries()
-    expected = layouts.to_windows(entries, kind)
-    with mock.patch.object(layouts, "_ROOM", 1):
-        found = layouts.to_windows(entries, kind)
-    for one, other in zip(expected, found, strict=True):
+@pytest.mark.parametrize("density", [0.02, 0.4])
+@pytest.mark.parametrize("n_values", [31, 63])
+def test_a_block_is_laid_out_in_pieces(density, n_values):
+    weights = matrix(np.random.default_rng(5), (300, 700), density, n_values)
+    weights[40:90] = 0  # whole groups of rows are empty
+    tensor = compressed(weights)
+    assert len(tensor.parts().blocks) == 1
+    x = np.random.default_rng(6).standard_normal(700).astype(np.float32)
+    for isa in ISAS:
+        with mock.patch.object(_kernels, "ISA", isa):
+            check(deepcomp.matmul(compressed(weights), x), weights, x)
+
+
+@pytest.mark.skipif(_kernels.ISA < 1, reason="there are no windows without AVX2")
+def test_windows_of_a_section_are_those_of_its_entries():
+    weights = matrix(np.random.default_rng(7), (333, 500), 0.2, 31)
+    tensor = compressed(weights)
+    found = layouts.decode_windows(tensor._decoder)
+    expected = layouts.to_windows(tensor._entries(), found.kind)
+    for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -121,8 +121,8 @@ REFUSED = [
         ],
     ),
     (
-        "walk_into labels_into windows_into windows_times_vector_into "
-        "blocks_into blocks_times_vectors_into",
+        "walk_into labels_into windows_into section_windows_into "
+        "windows_times_vector_into blocks_into blocks_times_vectors_into",
         lambda x, out: deepcomp.matmul(matrix(), x, out=out),
         [(a, None) for a in wrong(X) if a.dtype not in ("f4", "f2") or a.shape[0] != 50]
         + [(X, a) for a in [*wrong(OUT, (0, 1, 39, 41), is_out=True), unaligned(OUT)]]

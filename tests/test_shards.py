@@ -142,7 +142,7 @@ def test_white_space_and_leftovers_are_refused(folder):
             decode_shard_index(other)
 
 
-@pytest.mark.parametrize("version", [[2, 0], [1, 1], [0, 9]])
+@pytest.mark.parametrize("version", [[2, 0], [1, 2], [0, 9]])
 def test_another_version_is_refused_by_its_number_whatever_follows(folder, version):
     raw = changed(folder, lambda v: v.update(format=["dcz-shards", *version], shards="of then"))
     with pytest.raises(UnsupportedVersionError, match=r"version {}\.{}".format(*version)):
@@ -154,3 +154,50 @@ def test_an_index_is_read_as_it_was_written(folder):
     index = decode_shard_index(raw)
     assert encode_shard_index(index) == raw
     assert encode_shard_index(replace(index, metadata={})) != raw
+
+
+@pytest.fixture
+def summed(tmp_path):
+    """A model of two shards, of which the first has a tensor with a checksum of its own."""
+    rng = np.random.default_rng(0)
+    readers = []
+    for i, n in enumerate((40_000, 9)):
+        weights = {f"{name}{i}": rng.integers(0, 256, n, np.uint8) for name in "ab"}
+        deepcomp.save(weights, tmp_path / f"model-{i}.dcz")
+        readers.append((f"model-{i}.dcz", Reader(tmp_path / f"model-{i}.dcz")))
+    assert [reader.version for _, reader in readers] == [(1, 1), (1, 0)]
+    index = shards.describe({}, readers, ["a0", "b0", "a1", "b1"], {})
+    (tmp_path / INDEX_NAME).write_bytes(encode_shard_index(index))
+    return tmp_path
+
+
+def test_an_index_with_checksums_of_sections_is_of_version_1_1_and_reads_both(summed):
+    raw = (summed / INDEX_NAME).read_bytes()
+    assert raw.startswith(b'{"format":["dcz-shards",1,1],')
+    assert encode_shard_index(decode_shard_index(raw)) == raw
+    packed = deepcomp.load(summed / INDEX_NAME)
+    for tensor in packed.values():
+        tensor.verify()
+    assert [name for name, t in packed.items() if t.record.crc32 is not None] == ["a0", "b0"]
+
+
+@pytest.mark.parametrize("version", [0, 1])
+def test_an_index_that_has_not_the_least_version_is_refused(summed, version):
+    def change(value):
+        value["format"][2] = version
+        if version == 1:
+            for item in value["tensors"]:
+                item.pop("crc32", None)
+
+    found = "tensor 'a0': crc32, which" if version == 0 else "but nothing in the index needs it"
+    with pytest.raises(DczError, match=found):
+        decode_shard_index(changed(summed, change))
+
+
+def test_a_checksum_that_is_not_the_one_in_the_shard_is_refused(summed):
+    raw = changed(summed, lambda v: v["tensors"][1].update(crc32=7))
+    (summed / INDEX_NAME).write_bytes(raw)
+    for name in ("a0", "b0"):
+        with pytest.raises(DczError, match=r"model-0\.dcz: tensor 'b0': not the tensors that"):
+            deepcomp.load(summed)[name].to_dense()
+    assert deepcomp.load(summed)["a1"].to_dense().size == 9

@@ -100,8 +100,10 @@ def test_pruned_positions_stay_zero_and_the_codebooks_learn():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
-@pytest.mark.parametrize("grid", [None, "uniform"])
-@pytest.mark.parametrize("bits", [1, 3, 8])
+@pytest.mark.parametrize(
+    ("grid", "bits"),
+    [*((grid, bits) for grid in (None, "uniform") for bits in (1, 3, 8)), ("ternary", 2)],
+)
 def test_compress_takes_codebooks_and_labels_as_they_are(bits, grid, dtype):
     model = make_model(sparsity=0.6 if bits < 8 else 0)
     deepcomp.share_weights(model, bits=bits, grid=grid)
@@ -261,6 +263,67 @@ def test_one_bit_on_a_grid_is_plus_or_minus_the_mean_magnitude():
     assert shared_of(layer)[0].shape == (1,)
 
 
+@given(st.integers(0, 999), st.sampled_from([0.0, 0.5]), st.integers(1, 40))
+def test_ternary_weights_have_the_least_squared_error_of_all(seed, sparsity, n):
+    values = np.random.default_rng(seed).normal(size=n).astype(np.float32).round(1)
+    layer = nn.Linear(n, 1)
+    layer.weight.data = torch.from_numpy(values)[None]
+    deepcomp.share_weights(layer, bits=2, grid="ternary")
+
+    def error(threshold):
+        is_kept = np.abs(values) >= threshold
+        scale = np.abs(values[is_kept]).mean() if is_kept.any() else 0
+        return np.square(values - scale * np.sign(values) * is_kept).sum()
+
+    found = layer.weight.detach().numpy()[0]
+    best = min(map(error, [*np.unique(np.abs(values[values != 0])), np.inf]))
+    assert np.square(values - found).sum() == pytest.approx(best, rel=1e-4, abs=1e-5)
+    assert np.unique(np.abs(found[found != 0])).size <= 1
+    assert (found * values >= 0).all()
+    li = 0.7 * np.abs(values).mean()
+    assert best <= error(li) + 1e-5
+
+
+def test_ternary_weights_keep_their_zeros_and_train_nothing_but_the_scale():
+    model = make_model()
+    zeros = model[4].weight == 0
+    deepcomp.share_weights(model, bits={"0": 2, "4": 2}, grid="ternary")
+    _, labels, levels = shared_of(model[4])
+    before = labels.clone()
+    assert levels.tolist() == [-1, 1] and not model[4].weight[zeros].any()
+    scales = [shared_of(model[i])[0] for i in (0, 4)]
+    assert [scale.shape for scale in scales] == [(1,), (1,)]
+    old = scales[1].item()
+    losses = train(model, 60)
+    assert losses[-1] < losses[0] and scales[1].item() != old
+    assert torch.equal(shared_of(model[4])[1], before)
+    assert model[4].weight.unique().tolist() == [-scales[1].item(), 0, scales[1].item()]
+
+
+@pytest.mark.parametrize(("grid", "bits"), [("uniform", 1), ("ternary", 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_binary_and_ternary_models_are_shared_again_exactly_as_they_are(grid, bits, dtype):
+    model = make_model(sparsity=0).to(dtype)
+    deepcomp.share_weights(model, bits=bits, grid=grid)
+    again = make_plain().to(dtype)
+    deepcomp.compress(model).restore(again)
+    deepcomp.share_weights(again, bits=bits, grid=grid)
+    assert all(torch.equal(again[i].weight, model[i].weight) for i in (0, 4))
+
+
+@pytest.mark.parametrize(("grid", "bits", "largest"), [("uniform", 1, 1.01), ("ternary", 2, 1.6)])
+@pytest.mark.parametrize("shape", [(300, 784), (64, 128, 3, 3)])
+def test_a_binary_weight_takes_a_bit_in_the_file_and_a_ternary_one_some_more(
+    grid, bits, largest, shape
+):
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    layer = nn.Linear(784, 300) if len(shape) == 2 else nn.Conv2d(128, 64, 3)
+    layer.weight.data = weight
+    packed = through_a_file(deepcomp.share_weights(layer, bits=bits, grid=grid))
+    assert 8 * packed["weight"].record.section_nbytes / weight.numel() <= largest
+    assert packed["weight"].to_torch().unique().numel() == 1 + bits
+
+
 def test_an_optimizer_made_before_is_told_so_at_its_first_step():
     model = make_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -364,7 +427,15 @@ BAD = {
     "bits": (dict(bits=9), "from 1 to 8"),
     "pattern": (dict(bits={"fc*": 3}), r"'fc\*' matches no float tensor"),
     "init": (dict(init="random"), "kmeans, linear, density"),
-    "grid": (dict(grid="log"), "None or 'uniform'"),
+    "grid": (dict(grid="log"), "None, 'uniform' or 'ternary'"),
+    "bits of ternary weights": (
+        dict(grid="ternary"),
+        "bits of '0.weight' is 5: expected 2 with grid='ternary'",
+    ),
+    "bits of a ternary layer": (
+        dict(bits={"4": 1}, grid="ternary"),
+        "bits of '4' is 1: expected 2",
+    ),
     "not finite": (dict(), "'4.weight' has NaN"),
     "shared already": (dict(), "not shared already"),
     "shared already, by a pattern": (dict(bits={"4": 3}), "'4.weight' is shared already"),

@@ -81,7 +81,7 @@ def test_worked_example_shows_its_index(tmp_path, example):
         ("dimensions | 32", records.MAX_DIMENSIONS == 32),
         ("page | 65,536 bytes", container.PAGE == 65536),
         ("trailer at the end | 24 bytes", container.TRAILER.size == 24),
-        ("Version 1.0, ", container.VERSION == (1, 0)),
+        ("Version 1.1, ", container.VERSION == (1, 1)),
     ],
 )
 def test_limits_of_the_package_are_those_of_the_specification(words, value):

@@ -1,6 +1,7 @@
 """The vectors of the format: the package and the independent decoder agree on all of them."""
 
 import hashlib
+import io
 import json
 import shutil
 import subprocess
@@ -90,8 +91,10 @@ def test_package_refuses_invalid_vectors(path):
         for tensor in deepcomp.load(path).values():
             tensor.verify()
     assert str(caught.value).startswith(f"{path}: ")
+    # Where all pages are right, a section's own checksum matters to who reads by ranges.
+    by_ranges = path.stem.startswith("crc32_")
     with pytest.raises(deepcomp.DczError):
-        for tensor in deepcomp.load(path).values():
+        for tensor in deepcomp.load(io.BytesIO(path.read_bytes()) if by_ranges else path).values():
             tensor.decode_patterns()
 
 

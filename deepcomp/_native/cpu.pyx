@@ -1,4 +1,7 @@
-"""What this machine and this build can do."""
+"""What this machine and this build can do, and where things are in memory."""
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from libc.stdint cimport uintptr_t
 
 cdef extern from "isa.h" nogil:
     int dc_best_isa()
@@ -22,3 +25,15 @@ def best_isa():
 def is_debug_build():
     """Return whether bounds are checked in this build."""
     return bool(DC_DEBUG_BUILD)
+
+
+def address(array):
+    """Return where the first byte of a contiguous array is in memory.
+
+    NumPy itself takes ten times as long to tell, as long as a tenth of a small layer's product.
+    """
+    cdef Py_buffer view
+    PyObject_GetBuffer(array, &view, PyBUF_SIMPLE)
+    found = <uintptr_t>view.buf
+    PyBuffer_Release(&view)
+    return found

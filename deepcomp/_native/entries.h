@@ -79,12 +79,12 @@ DC_TARGET_AVX512 DC_INLINE __m512i dc_running_sums(__m512i x)
     return _mm512_add_epi32(x, _mm512_alignr_epi32(x, zero, 8));
 }
 
-/* Sixteen gaps at a time, one by one where a row ends. */
-DC_TARGET_AVX512 static inline void dc_walk_avx512(dc_walk *w, int64_t n_gaps, int64_t n_kept,
-                                                   uint32_t *columns)
+/* Sixteen gaps at a time, one by one where more than one row ends. `columns` has room for `room`. */
+DC_TARGET_AVX512 static inline void dc_walk_avx512(dc_walk *w, int64_t first, int64_t last,
+                                                   int64_t room, uint32_t *columns)
 {
-    int64_t i = 0;
-    for (; i + 16 <= n_gaps && w->n + 16 <= n_kept; i += 16) {
+    int64_t i = first;
+    for (; i + 16 <= last && w->n + 16 <= room; i += 16) {
         const __m128i gaps = _mm_loadu_si128((const __m128i *)(w->gaps + i));
         const __mmask16 kept = _mm_cmpneq_epi8_mask(gaps, _mm_set1_epi8((char)w->escape));
         const __m512i skipped = _mm512_cvtepu8_epi32(gaps);
@@ -92,44 +92,75 @@ DC_TARGET_AVX512 static inline void dc_walk_avx512(dc_walk *w, int64_t n_gaps, i
             _mm512_mask_add_epi32(skipped, kept, skipped, _mm512_set1_epi32(1)));
         const int64_t end =
             w->column + _mm_extract_epi32(_mm512_extracti32x4_epi32(ends, 3), 3);
-        if (end > w->n_columns) {
+        if (end > 2 * w->n_columns) {
             dc_walk_on(w, i, i + 16, columns);
             continue;
         }
         __m512i found = _mm512_add_epi32(ends, _mm512_set1_epi32((int32_t)w->column - 1));
+        w->column = end;
+        if (end > w->n_columns) { /* the others are in the next row */
+            const __m512i n_columns = _mm512_set1_epi32((int32_t)w->n_columns);
+            const __mmask16 others = _mm512_cmpge_epi32_mask(found, n_columns);
+            const int64_t n = w->n + __builtin_popcount(kept & (__mmask16)~others);
+            found = _mm512_mask_sub_epi32(found, others, found, n_columns);
+            w->row_counts[w->row++] += n - w->n_before;
+            w->n_before = n;
+            w->column -= w->n_columns;
+        }
         if (kept != 0xFFFF) {
             found = _mm512_maskz_compress_epi32(kept, found);
         }
         _mm512_storeu_si512(columns + w->n, found);
         w->n += __builtin_popcount(kept);
-        w->column = end;
     }
-    dc_walk_on(w, i, n_gaps, columns);
+    dc_walk_on(w, i, last, columns);
 }
 #endif
+
+/* Check the gaps of a block, before any are taken. */
+static inline int dc_check_gaps(const dc_walk *walk, int isa, int64_t n_gaps, int64_t n_kept,
+                                int64_t numel)
+{
+#if DC_HAVE_X86
+    if (isa >= DC_ISA_AVX512) {
+        return dc_check_walk_avx512(walk->gaps, n_gaps, walk->escape, n_kept, numel);
+    }
+#endif
+    (void)isa;
+    return dc_check_walk(walk->gaps, n_gaps, walk->escape, n_kept, numel);
+}
+
+/* Take the gaps first .. last - 1, which were checked; `columns` has room for `room`. */
+static inline void dc_take_gaps(dc_walk *walk, int isa, int64_t first, int64_t last, int64_t room,
+                                uint32_t *columns)
+{
+#if DC_HAVE_X86
+    if (isa >= DC_ISA_AVX512 && walk->n_columns < DC_WALK_MAX_COLUMNS) {
+        dc_walk_avx512(walk, first, last, room, columns);
+        return;
+    }
+#endif
+    (void)isa, (void)room;
+    dc_walk_on(walk, first, last, columns);
+}
+
+/* Add the entries of a row that goes on in the next block. */
+static inline void dc_end_block(dc_walk *walk)
+{
+    if (walk->n > walk->n_before) {
+        walk->row_counts[walk->row] += walk->n - walk->n_before;
+        walk->n_before = walk->n;
+    }
+}
 
 /* Gaps -> columns, and the number of entries of each row; or what is wrong with the gaps. */
 static inline int dc_walk_gaps(dc_walk *walk, int isa, int64_t n_gaps, int64_t n_kept,
                                int64_t numel, uint32_t *columns)
 {
-    int status;
-#if DC_HAVE_X86
-    if (isa >= DC_ISA_AVX512 && walk->n_columns < DC_WALK_MAX_COLUMNS) {
-        status = dc_check_walk_avx512(walk->gaps, n_gaps, walk->escape, n_kept, numel);
-        if (status == DC_WALK_OK) {
-            dc_walk_avx512(walk, n_gaps, n_kept, columns);
-        }
-    } else
-#endif
-    {
-        (void)isa;
-        status = dc_check_walk(walk->gaps, n_gaps, walk->escape, n_kept, numel);
-        if (status == DC_WALK_OK) {
-            dc_walk_on(walk, 0, n_gaps, columns);
-        }
-    }
-    if (walk->n > walk->n_before) {
-        walk->row_counts[walk->row] += walk->n - walk->n_before;
+    const int status = dc_check_gaps(walk, isa, n_gaps, n_kept, numel);
+    if (status == DC_WALK_OK) {
+        dc_take_gaps(walk, isa, 0, n_gaps, n_kept, columns);
+        dc_end_block(walk);
     }
     return status;
 }

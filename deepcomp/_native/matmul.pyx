@@ -36,8 +36,32 @@ cdef extern from "windows_layout.h" nogil:
         int64_t n_before
         int64_t *row_counts
     int dc_walk_gaps(dc_walk *, int, int64_t, int64_t, int64_t, uint32_t *)
-    int64_t dc_lay_out_windows(const dc_entries *, int, int, int64_t, int64_t, uint32_t *,
-                               int64_t *, int32_t *, uint32_t *)
+    void dc_lay_out_windows(const dc_entries *, int, int, int64_t, uint32_t *, int64_t *,
+                            int32_t *, uint32_t *)
+
+cdef extern from "section_windows.h" nogil:
+    ctypedef struct dc_section:
+        const uint8_t *data
+        const int64_t *blocks
+        int64_t n_blocks
+        int64_t n_rows
+        int64_t n_columns
+        dc_code gap_code
+        dc_code label_code
+        uint8_t escape
+        uint8_t *gaps
+        uint8_t *labels
+        uint32_t *columns
+        int64_t room
+        uint32_t *packed
+        int64_t *indptr
+    ctypedef struct dc_windows_out:
+        int kind
+        int isa
+        int64_t *starts
+        int32_t *offsets
+        uint32_t *words
+    int64_t dc_section_to_windows(const dc_section *, const dc_windows_out *)
 
 cdef extern from "windows_x86.h" nogil:
     ctypedef struct dc_windows:
@@ -155,26 +179,58 @@ def labels_into(const uint8_t[::1] labels, int least, int64_t position, int64_t 
 
 
 def windows_into(const int64_t[::1] indptr, const uint32_t[::1] columns,
-                 const uint8_t[::1] labels, int64_t n_columns, int kind, int isa, int64_t first,
-                 uint32_t[::1] scratch, int64_t[::1] starts, int32_t[::1] offsets,
+                 const uint8_t[::1] labels, int64_t n_columns, int kind, int isa,
+                 uint32_t[::1] packed, int64_t[::1] starts, int32_t[::1] offsets,
                  uint32_t[::1] words):
-    """Lay groups of rows out in windows (windows_layout.h), as many as there is room for.
+    """Lay rows out in windows (windows_layout.h).
 
-    Begins with the group `first`, and returns the one to go on with. Fills `starts` of the next
-    groups, which count on from starts[first], and `offsets` and `words` from their beginning.
-    There must be room for the most steps that any two groups can have, and in `scratch` for their
-    entries and eight more.
+    Fills `starts`, whose first is 0, and the beginning of `offsets` and `words`, which have room for
+    the most steps that all groups can have; `packed` is scratch for the entries of 32 rows and eight
+    more.
     """
-    cdef int64_t group = starts.shape[0] - 1
     cdef dc_entries entries
     if columns.shape[0] == 0:
-        starts[first + 1:] = starts[first]
-        return group
+        starts[:] = 0
+        return 0
     with nogil:
         entries = dc_entries(&indptr[0], &columns[0], &labels[0], indptr.shape[0] - 1, n_columns)
-        group = dc_lay_out_windows(&entries, kind, isa, first, offsets.shape[0], &scratch[0],
-                                   &starts[0], &offsets[0], &words[0])
-    return group
+        dc_lay_out_windows(&entries, kind, isa, 0, &packed[0], &starts[0], &offsets[0], &words[0])
+    return 0
+
+
+def section_windows_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, int gap_bits,
+                         const uint32_t[::1] gap_table, int gap_table_bits,
+                         const uint8_t[::1] gap_lengths, const uint32_t[::1] label_table,
+                         int label_table_bits, const uint8_t[::1] label_lengths,
+                         int64_t n_columns, int kind, int isa, uint8_t[::1] gaps,
+                         uint8_t[::1] labels, uint32_t[::1] columns, uint32_t[::1] packed,
+                         int64_t[::1] indptr, int64_t[::1] starts, int32_t[::1] offsets,
+                         uint32_t[::1] words):
+    """Decode all blocks of a sparse tensor with a codebook, and lay it out in windows.
+
+    As walk_into and windows_into together, without memory for all entries. `indptr` has n_rows + 1
+    zeros. Scratch: `gaps` for the largest block; with n the most entries of 32 rows (all columns, or
+    all entries), `labels` for the largest block and n more, `columns` for n and 16400 more, and
+    `packed` for n and eight more. `offsets` and `words` have room for the most steps of all groups;
+    starts[0] is 0.
+
+    Returns 0, or what is wrong, as decode_sparse_into does.
+    """
+    cdef int64_t status = 0
+    cdef dc_section section
+    cdef dc_windows_out out
+    if offsets.shape[0] == 0:
+        return 0
+    section = dc_section(
+        &data[0], &blocks[0, 0], blocks.shape[0], indptr.shape[0] - 1, n_columns,
+        dc_code(&gap_table[0], gap_table_bits, &gap_lengths[0]),
+        dc_code(&label_table[0], label_table_bits, &label_lengths[0]),
+        <uint8_t>((1 << gap_bits) - 1), &gaps[0], &labels[0], &columns[0], columns.shape[0],
+        &packed[0], &indptr[0])
+    out = dc_windows_out(kind, isa, &starts[0], &offsets[0], &words[0])
+    with nogil:
+        status = dc_section_to_windows(&section, &out)
+    return status
 
 
 def windows_times_vector_into(uintptr_t starts, uintptr_t offsets, uintptr_t words,

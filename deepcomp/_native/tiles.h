@@ -57,6 +57,8 @@ DC_INLINE float dc_weight(const dc_blocks *in, int64_t entry)
 typedef float dc_four __attribute__((vector_size(16)));
 #define DC_UNROLL _Pragma("GCC unroll 16")
 
+#define DC_ENTRIES_A_SUM 64 /* added up for themselves: long sums round too often */
+
 /* `width` columns of the tile at a time: more sums than registers would go through memory. */
 DC_INLINE void dc_tile_portable(const dc_blocks *in, int64_t block, const float *x,
                                 const float *bias, int64_t first, int64_t last, int tile,
@@ -69,17 +71,27 @@ DC_INLINE void dc_tile_portable(const dc_blocks *in, int64_t block, const float 
         float *out = y + (row - first) * tile;
         for (int column = 0; column < tile; column += width) {
             dc_four sums[4] = {{0}, {0}, {0}, {0}};
-            for (int64_t p = starts[place]; p < starts[place + 1]; p++) {
-                const float weight = dc_weight(in, p);
-                const float *inputs = x + column;
-                inputs += in->offsets ? (ptrdiff_t)in->offsets[p] : (ptrdiff_t)in->columns[p] * tile;
-                DC_CHECK(in->offsets ||
-                         block * in->block_columns + in->columns[p] < in->n_columns);
+            for (int64_t p = starts[place]; p < starts[place + 1];) {
+                const int64_t n_left = starts[place + 1] - p;
+                const int64_t end = p + (n_left < DC_ENTRIES_A_SUM ? n_left : DC_ENTRIES_A_SUM);
+                dc_four parts[4] = {{0}, {0}, {0}, {0}};
+                for (; p < end; p++) {
+                    const float weight = dc_weight(in, p);
+                    const float *inputs = x + column;
+                    inputs +=
+                        in->offsets ? (ptrdiff_t)in->offsets[p] : (ptrdiff_t)in->columns[p] * tile;
+                    DC_CHECK(in->offsets ||
+                             block * in->block_columns + in->columns[p] < in->n_columns);
+                    DC_UNROLL
+                    for (int i = 0; i < width / 4; i++) {
+                        dc_four four;
+                        memcpy(&four, inputs + 4 * i, sizeof(four));
+                        parts[i] += weight * four;
+                    }
+                }
                 DC_UNROLL
                 for (int i = 0; i < width / 4; i++) {
-                    dc_four four;
-                    memcpy(&four, inputs + 4 * i, sizeof(four));
-                    sums[i] += weight * four;
+                    sums[i] += parts[i];
                 }
             }
             DC_UNROLL
@@ -96,7 +108,7 @@ DC_INLINE void dc_tile_portable(const dc_blocks *in, int64_t block, const float 
                                                const float *x, const float *bias,             \
                                                int64_t first, int64_t last, float *y)         \
     {                                                                                         \
-        dc_tile_portable(in, block, x, bias, first, last, tile, tile < 16 ? tile : 16, y);                           \
+        dc_tile_portable(in, block, x, bias, first, last, tile, tile < 16 ? tile : 16, y); \
     }
 
 DC_DEFINE_PORTABLE(128)

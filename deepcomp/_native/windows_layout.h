@@ -252,43 +252,35 @@ static inline int64_t dc_most_steps(const dc_entries *in, int kind, int64_t firs
     return most < n_entries ? most : n_entries;
 }
 
-/* Lay groups out from the first one on, as long as `room`, in steps, is enough for the most that they
- * can have; return the group to go on with. Fills starts[group + 1] of each, which is counted from
- * starts[first]. The scratch has room for the entries of two groups and eight more. */
-static inline int64_t dc_lay_out_windows(const dc_entries *in, int kind, int isa, int64_t first,
-                                         int64_t room, uint32_t *scratch, int64_t *starts,
-                                         int32_t *offsets, uint32_t *words)
+/* Lay the groups from `first` on out; there is room for the most steps that they can have. Fills
+ * starts[group + 1] of each, which counts on from starts[first]. `packed` is scratch for the entries
+ * of two groups and eight more. */
+static inline void dc_lay_out_windows(const dc_entries *in, int kind, int isa, int64_t first,
+                                      uint32_t *packed, int64_t *starts, int32_t *offsets,
+                                      uint32_t *words)
 {
     const int lanes = dc_kind_of_windows(kind).lanes;
     int64_t n_steps = 0, row = first * lanes;
     while (row < in->n_rows) {
         const int64_t end = row + lanes < in->n_rows ? row + lanes : in->n_rows;
-        const int64_t most_steps = dc_most_steps(in, kind, row, end);
         int64_t *next = starts + row / lanes;
 #if DC_HAVE_X86
         const int64_t last = end + lanes < in->n_rows ? end + lanes : in->n_rows;
         if (isa >= DC_ISA_AVX512 && kind != DC_WINDOWS_32_PAIRS && in->n_columns < 1 << 24 &&
             in->indptr[last] - in->indptr[row] < INT32_MAX) {
-            if (n_steps + most_steps + dc_most_steps(in, kind, end, last) > room) {
-                break;
-            }
             n_steps += (kind == DC_WINDOWS_32 ? dc_lay_out_32 : dc_lay_out_64)(
-                in, row, last, most_steps, scratch, next, offsets + n_steps,
+                in, row, last, dc_most_steps(in, kind, row, end), packed, next, offsets + n_steps,
                 words + n_steps * lanes);
             row = last;
             continue;
         }
 #endif
-        if (n_steps + most_steps > room) {
-            break;
-        }
         n_steps +=
             dc_lay_out_one(in, kind, row / lanes, offsets + n_steps, words + n_steps * lanes);
         next[1] = starts[first] + n_steps;
         row = end;
     }
-    (void)isa, (void)scratch;
-    return (row + lanes - 1) / lanes;
+    (void)isa, (void)packed;
 }
 
 #endif

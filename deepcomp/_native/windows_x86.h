@@ -142,9 +142,12 @@ DC_TARGET_AVX2 static inline void dc_windows_32_avx2(const dc_windows *in, const
         values[i] = _mm256_loadu_ps(in->codebook + 8 * i);
     }
     for (int64_t group = first; group < last; group++) {
-        __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+        __m256 both = _mm256_setzero_ps();
         const int64_t end = in->starts[group + 1];
-        for (int64_t step = in->starts[group]; step < end; step++) {
+        for (int64_t step = in->starts[group]; step < end;) {
+          const int64_t part_end = end - step < DC_STEPS_A_SUM ? end : step + DC_STEPS_A_SUM;
+          __m256 sums[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+          for (; step < part_end; step++) {
             const float *window = x + in->offsets[step];
             const __m256 x0 = _mm256_loadu_ps(window), x1 = _mm256_loadu_ps(window + 8);
             const __m256 x2 = _mm256_loadu_ps(window + 16), x3 = _mm256_loadu_ps(window + 24);
@@ -173,9 +176,11 @@ DC_TARGET_AVX2 static inline void dc_windows_32_avx2(const dc_windows *in, const
                                               _mm256_fmadd_ps(input, weight, sums[slot]),
                                               _mm256_castsi256_ps(used));
             }
+          }
+          both = _mm256_add_ps(both, _mm256_add_ps(sums[0], sums[1]));
         }
         float total[8];
-        _mm256_storeu_ps(total, _mm256_add_ps(sums[0], sums[1]));
+        _mm256_storeu_ps(total, both);
         for (int lane = 0; lane < 8 && 8 * group + lane < in->n_rows; lane++) {
             y[8 * group + lane] = total[lane] + (bias ? bias[8 * group + lane] : 0.0f);
         }

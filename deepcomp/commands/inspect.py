@@ -18,8 +18,8 @@ def run(options: argparse.Namespace) -> int:
         show(f"{printable(reader.name)}: {check(reader)}")
         return 0
     report = make_report(reader)
-    is_listed = any(fnmatchcase(row.name, options.layers) for row in report.rows)
-    if options.layers != "*" and not is_listed:
+    names = [row.name for row in (*report.rows, *(pair.layer for pair in report.pairs()))]
+    if options.layers != "*" and not any(fnmatchcase(name, options.layers) for name in names):
         raise CommandError(f"--layers: the pattern {options.layers!r} matches no tensor")
     if options.json:
         show_json(to_json(report))

@@ -11,9 +11,20 @@ except ImportError as error:
 
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
-_MODULES = ("budget", "choice", "criteria", "layers", "model", "scan", "schedules")
+_MODULES = (
+    "budget", "channels", "choice", "criteria", "distillation", "layers", "lowrank", "model",
+    "scan", "schedules", "shrinking", "thinet",
+)  # fmt: skip
 
-__all__ = ["SparseConv2d", "SparseLinear", "criteria", "schedules"]
+__all__ = [
+    "SparseConv2d",
+    "SparseLinear",
+    "channels",
+    "criteria",
+    "distillation",
+    "schedules",
+    "thinet",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -6,6 +6,7 @@ import torch
 
 from .. import _kernels
 from .layers import DTYPES, SparseConv2d, SparseLayer, SparseLinear
+from .replace import replace_modules
 
 if TYPE_CHECKING:
     from ..model import CompressedModel
@@ -139,8 +140,6 @@ def replace_layers(
 ) -> None:
     """Put sparse layers in the places of those that were chosen, in place.
 
-    A module that stands in several places is replaced in all of them.
-
     Parameters
     ----------
     packed : CompressedModel
@@ -153,26 +152,11 @@ def replace_layers(
         for c in choices
         if c.is_sparse
     }
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child is not None and id(child) in new:
-                setattr(parent, name, new[id(child)])
-                if isinstance(parent, torch.nn.TransformerEncoderLayer):
-                    # else it would hand the dense weights of its parts to a kernel of its own
-                    parent.activation_relu_or_gelu = 0
-    for module in model.modules():
-        if isinstance(module, torch.nn.TransformerEncoder) and new:
-            module.use_nested_tensor = False
+    replace_modules(model, new)
 
 
 def _sparse_layer(tensor: "CompressedTensor", old: torch.nn.Module) -> SparseLayer:
     bias = old._parameters["bias"]
-    layer: SparseLayer
     if isinstance(old, torch.nn.Conv2d):
-        layer = SparseConv2d(tensor, bias, old.stride, old.padding, old.dilation, old.groups)
-    else:
-        layer = SparseLinear(tensor, bias)
-    layer.train(old.training)
-    for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
-        getattr(layer, hooks).update(getattr(old, hooks))
-    return layer
+        return SparseConv2d(tensor, bias, old.stride, old.padding, old.dilation, old.groups)
+    return SparseLinear(tensor, bias)

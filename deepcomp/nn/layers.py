@@ -182,22 +182,21 @@ class SparseLinear(SparseLayer):
             self._check(x)
             y = product(x, self.section, self._description, False)
             return y if bias is None else y + bias.to(y.dtype)
+        n_in, n_out = self.in_features, self.out_features
         shape = x.shape
         if (
             len(shape) != 2
-            or x.dtype is not torch.float32
-            or not x.is_contiguous()
-            or not (shape[0] and shape[1] == self.in_features and self.out_features)
-            or not (
-                bias is None or (bias.dtype is torch.float32 and len(bias) == self.out_features)
-            )
+            or shape[1] != n_in
+            or not (shape[0] and n_in and n_out)
+            or not _is_simple(x)
+            or not (bias is None or (bias.numel() == n_out and _is_simple(bias)))
         ):
             self._check(x)
             return multiply(self._weight.matrix, x, bias)
-        out = torch.empty(shape[0], self.out_features)
+        out = torch.empty(shape[0], n_out)
         self._weight.matrix.multiply_into(
-            x.data_ptr(), shape[1], True, shape[0], 0 if bias is None else bias.data_ptr(),
-            out.data_ptr(), self.out_features, torch.get_num_threads(),
+            x.data_ptr(), n_in, True, shape[0], 0 if bias is None else bias.data_ptr(),
+            out.data_ptr(), n_out, torch.get_num_threads(),
         )  # fmt: skip
         return out
 
@@ -289,6 +288,11 @@ class SparseConv2d(SparseLayer):
         """Describe the layer."""
         w = self._window
         return f"{super().extra_repr()}, stride={w.stride}, padding={w.padding}, groups={w.groups}"
+
+
+def _is_simple(x: Tensor) -> bool:
+    """Whether a kernel can read it where it is."""
+    return x.dtype is torch.float32 and x.is_cpu and x.is_contiguous()
 
 
 def _pair(value: int | tuple[int, int]) -> tuple[int, int]:

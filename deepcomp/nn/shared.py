@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
-from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 from .. import codebooks, sharing
 from ..arrays import Source
@@ -20,13 +19,13 @@ from ..prune import magnitude_mask
 from ..rules import check_bits
 from ..sharing import Labels
 from .convert import DTYPES, as_tensor, choose, torch_source
+from .replace import check_is_unwrapped, mark_replaced
 
 INITIAL = {
     "kmeans": sharing.fit_codebook,
     "linear": codebooks.linear_codebook,
     "density": codebooks.density_codebook,
 }
-_REPLACED = "_deepcomp_replaced"
 
 
 class SharedWeight(nn.Module):
@@ -42,7 +41,7 @@ class SharedWeight(nn.Module):
     codebook : Tensor, shape (m,)
         The shared values; those of a grid are ``scale * levels``.
     levels : Tensor, shape (m,), optional
-        Of a uniform grid; then `codebook` is the scale, shape (1,).
+        Of a grid; then `codebook` is the scale, shape (1,).
     """
 
     def __init__(self, labels: Tensor, codebook: Tensor, levels: Tensor | None = None) -> None:
@@ -205,9 +204,11 @@ def share_weights(
     init : {"kmeans", "linear", "density"}, default "kmeans"
         How the codebook is found: the optimum of k-means, or Lloyd's iterations from values that
         are equally spaced, or that stand for equally many weights.
-    grid : {None, "uniform"}, optional
+    grid : {None, "uniform", "ternary"}, optional
         "uniform": the values are ``scale * {-n .. -1, 1 .. n}`` with ``2 * n = 2**bits`` (254 at
-        8 bits), and only the scale is trained. With one bit, weights are ``-scale`` or ``scale``.
+        8 bits), and only the scale is trained. With one bit, weights are binary: ``-scale`` or
+        ``scale``, which is their mean magnitude. "ternary", with two bits: weights are ``-scale``,
+        0 or ``scale``; which ones become zero, and the scale, are those of the least squared error.
 
     Returns
     -------
@@ -222,7 +223,8 @@ def share_weights(
 
     References
     ----------
-    Han, Mao, Dally, "Deep Compression", ICLR 2016, sections 3.1 to 3.3.
+    Han, Mao, Dally, "Deep Compression", ICLR 2016, sections 3.1 to 3.3. Li, Zhang, Liu, "Ternary
+    Weight Networks", 2016.
 
     Examples
     --------
@@ -236,14 +238,10 @@ def share_weights(
     """
     if init not in INITIAL:
         raise ValueError(f"init is {init!r}: expected one of {', '.join(INITIAL)}")
-    if grid not in (None, "uniform"):
-        raise ValueError(f"grid is {grid!r}: expected None or 'uniform'")
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        raise ValueError(
-            "share the weights of model.module, and wrap it again: DistributedDataParallel "
-            "knows the parameters only that a model has when it is wrapped"
-        )
-    sources, bits_of = choose("bits", bits, model, check_bits)
+    if grid not in (None, "uniform", "ternary"):
+        raise ValueError(f"grid is {grid!r}: expected None, 'uniform' or 'ternary'")
+    check_is_unwrapped(model)
+    sources, bits_of = choose("bits", bits, model, check_bits if grid != "ternary" else _check_two)
     chosen = [source for source in sources if source.name in bits_of]
     places = _places(model, [source.name for source in chosen])
     for source in chosen:
@@ -254,17 +252,26 @@ def share_weights(
     return model
 
 
+def _check_two(what: str, name: str, value: Any) -> None:
+    check_bits(what, name, value)
+    if value != 2:
+        raise ValueError(f"{what} of {name!r} is {value!r}: expected 2 with grid='ternary'")
+
+
 def _shared(source: Source, bits: int, init: str, grid: str | None) -> tuple[Tensor, ...]:
     """Return the labels and the codebook of a weight, or its labels, scale and levels."""
     patterns, dtype = source.fetch(), source.dtype
     is_kept = patterns & patterns.dtype.type(magnitude_mask(patterns.itemsize)) != 0
+    if grid == "ternary" and is_kept.any():
+        magnitudes = np.abs(to_values(patterns, dtype))
+        is_kept &= magnitudes >= codebooks.ternary_threshold(magnitudes[is_kept])
     labels = np.zeros(source.shape, np.uint8)
     levels = []
     if not is_kept.any():
         codebook = patterns[:0]
-    elif grid == "uniform":
+    elif grid is not None:
         values = to_values(patterns[is_kept], dtype)
-        n_values = min(1 << bits, 254)
+        n_values = 2 if grid == "ternary" else min(1 << bits, 254)
         numbers = codebooks.grid_levels(n_values)
         codebook = to_patterns(np.array([codebooks.grid_scale(values, n_values)]), dtype)
         grid_values = to_values(codebook, dtype).astype(np.float64) * numbers
@@ -321,18 +328,4 @@ def _register(places: list[tuple[nn.Module, str]], parts: tuple[Tensor, ...]) ->
         own.original0 = first
         own._register_load_state_dict_pre_hook(_resize_codebook, with_module=True)
     shared.initial = None
-    setattr(old, _REPLACED, True)
-
-
-def _refuse_replaced(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    """Raise RuntimeError where an optimizer still has weights that were replaced."""
-    for group in optimizer.param_groups:
-        if any(hasattr(parameter, _REPLACED) for parameter in group["params"]):
-            raise RuntimeError(
-                "this optimizer was made before share_weights: it has weights that the model no "
-                "longer uses, and lacks the codebooks. Make it after share_weights, from "
-                "model.parameters() (and give share_weights the whole model, if weights are tied)"
-            )
-
-
-register_optimizer_step_pre_hook(_refuse_replaced)
+    mark_replaced(old, "share_weights")

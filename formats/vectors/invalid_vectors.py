@@ -23,6 +23,7 @@ from writer import (
     packed,
     raw,
     stored_deflate,
+    summed,
     varint,
     zlib_stream,
 )
@@ -42,6 +43,7 @@ def invalid_vectors() -> Invalid:
     break_zlib(add)
     break_json(add)
     break_objects(add)
+    break_checksums(add)
     break_codes(add)
     break_sections(add)
     return vectors
@@ -81,7 +83,7 @@ def break_container(add: Add) -> None:
     add("head_magic_wrong", "3", file_of(tensors, magic=b"\xdcDCX\r\n\x1a\n"))
     add("head_magic_first_byte_7_bits", "3", file_of(tensors, magic=b"\x5cDCZ\r\n\x1a\n"))
     add("head_magic_line_end_converted", "3", file_of(tensors, magic=b"\xdcDCZ\n\n\x1a\n"))
-    for version in [(0, 0), (0, 9), (0, 10), (1, 1), (1, 256), (2, 0), (2, 1), (65535, 0)]:
+    for version in [(0, 0), (0, 9), (0, 10), (1, 2), (1, 256), (2, 0), (2, 1), (65535, 0)]:
         add("version_{}_{}".format(*version), "3", file_of(tensors, version=version))
     add("version_1_0_big_endian", "3", file_of(tensors, version=(256, 0)))
     add("version_1_65535_cut_off", "3", file_of(tensors, version=(1, 65535))[:40])
@@ -399,6 +401,48 @@ def break_objects(add: Add) -> None:
     add("sections_end_before_data_end", "4", build(one.section() + two.section() + b"\0", index))
     add("sections_end_after_data_end", "4", build(one.section(), index))
     add("sections_without_tensors", "4", build(b"\0", canonical({"metadata": {}, "tensors": []})))
+
+
+def break_checksums(add: Add) -> None:
+    """Checksums of sections (section 4), and the version that they need (section 10)."""
+
+    def one() -> Parts:
+        return raw("w", "uint8", [4], [1, 2, 3, 4])
+
+    def item(name: str, *tensors: Parts, **options: Any) -> None:
+        add(name, "4", file_of(tensors, **options))
+
+    for name, parts in [("raw", one()), ("dense", dense()), ("sparse", sparse())]:
+        item(f"crc32_wrong_{name}", summed(parts, 1))
+    item("crc32_complemented", summed(one(), 0xFFFFFFFF))
+    item("crc32_of_the_page", changed(one(), crc32=zlib.crc32(file_of([summed(one())])[:16])))
+    big_endian = int.from_bytes(zlib.crc32(one().section()).to_bytes(4, "little"), "big")
+    item("crc32_big_endian", changed(one(), crc32=big_endian))
+    first, second = one(), raw("v", "uint8", [1], [9])
+    first.changes["crc32"] = summed(raw("v", "uint8", [1], [9])).changes["crc32"]
+    item("crc32_of_another_section", first, second)
+    two_pages = raw("w", "uint8", [70000], noise(70000, 256))
+    item(
+        "crc32_of_the_first_page_alone", changed(two_pages, crc32=zlib.crc32(two_pages.raw[:65524]))
+    )
+    values = {"negative": -1, "2_32": 2**32, "true": True, "null": None, "string": "0"}
+    for name, value in {**values, "fraction": 0.5, "array": []}.items():
+        item(f"crc32_{name}", changed(one(), crc32=value))
+    item("crc32_of_empty_section", changed(raw("w", "uint8", [0], []), crc32=0))
+    tied = changed(alias("v", "w"), crc32=zlib.crc32(one().section()))
+    item("key_crc32_of_alias", summed(one()), tied)
+    other_page = {"edit_checksums": lambda c: [c[0] ^ 1]}
+    add("page_checksum_wrong_beside_crc32", "2", file_of([summed(one())], **other_page))
+
+    add(
+        "version_1_1",
+        "10",
+        file_of([raw("w", "uint8", [5], [1, 2, 3, 4, 5]), dense()], version=(1, 1)),
+    )
+    add("version_1_0_with_crc32", "10", file_of([one(), summed(dense())], version=(1, 0)))
+    add("version_1_0_with_crc32_of_raw", "10", file_of([summed(one())], version=(1, 0)))
+    add("version_1_2_with_crc32", "3", file_of([summed(one())], version=(1, 2)))
+    add("version_1_1_without_tensors", "10", file_of([], version=(1, 1)))
 
 
 def break_codes(add: Add) -> None:

@@ -16,6 +16,7 @@ from writer import (
     packed,
     raw,
     sparse_values,
+    summed,
     zlib_stream,
     zlib_stream_with_match,
 )
@@ -36,6 +37,7 @@ def valid_vectors() -> Valid:
     add_shapes_and_blocks(add)
     add_gaps_and_signs(add)
     add_index(add)
+    add_checksums(add)
     return vectors
 
 
@@ -303,6 +305,35 @@ def add_index(add: Callable[..., None]) -> None:
     add("index_many_zlib_blocks", one, stream=zlib_stream(index, block_nbytes=10))
     add("index_level_flag", one, stream=zlib_stream(index, b"\x78\xda"))
     add("index_deflated", *deflated_tensors(), stream=bytes.fromhex(DEFLATED))
+
+
+def add_checksums(add: Callable[..., None]) -> None:
+    """Checksums of sections (section 4, version 1.1)."""
+    one = raw("w", "uint8", [1], [7])
+    three, six = [0, 1 << 30, 7], choose([0, 1 << 30, 7], 30)
+    add("crc32_raw", summed(raw("w", "float32", [3], three)))
+    add("crc32_dense", summed(packed("float32", six, codebook=True)))
+    add("crc32_dense_planes", summed(packed("float32", six)))
+    add("crc32_sparse", summed(packed("float32", six, codebook=True, gap_bits=2)))
+    add("crc32_sparse_planes", summed(packed("float32", six, gap_bits=2)))
+    signs = packed("float16", values16(), gap_bits=3, signs=True)
+    add("crc32_sparse_zero_signs", summed(signs))
+    blocks = packed("uint8", sparse_values([4, 5], 9000), gap_bits=3, block_numel=4096)
+    add("crc32_sparse_blocks", summed(blocks))
+    add("crc32_tied_weights", summed(raw("w", "uint8", [1], [7])), alias("v", "w"))
+    empty = raw("e", "float32", [2, 0], [])
+    add("crc32_beside_empty_tensor", empty, summed(raw("w", "uint8", [1], [7])))
+    add(
+        "crc32_of_one_of_three",
+        one,
+        summed(raw("v", "uint8", [2], [8, 9])),
+        raw("u", "bool", [], [1]),
+    )
+    add("crc32_0", summed(raw("w", "uint8", [4], [0x9D, 0x0A, 0xD9, 0x6D])))
+    add("crc32_2_32_less_1", summed(raw("w", "uint8", [4], [255] * 4)))
+    long = raw("w", "uint8", [70000], noise(70000, 256))
+    last = raw("v", "uint8", [3000], noise(3000, 256, 2))
+    add("crc32_of_two_pages", summed(long), summed(last))
 
 
 def deflated_tensors() -> list[Parts]:

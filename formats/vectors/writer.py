@@ -205,6 +205,12 @@ class Parts:
 DROP = object()
 
 
+def summed(parts: Parts, crc_xor: int = 0) -> Parts:
+    """The tensor with the CRC-32 of its section in its object (version 1.1)."""
+    parts.changes["crc32"] = zlib.crc32(parts.section()) ^ crc_xor
+    return parts
+
+
 def raw(name: str, dtype: str, shape: list[int], values: list[int]) -> Parts:
     """A tensor of layout raw."""
     item = {"name": name, "dtype": dtype, "shape": shape, "layout": "raw"}
@@ -307,8 +313,10 @@ def packed(
 
 
 def file_of(tensors: Iterable[Parts], metadata: Any = None, **different: Any) -> bytes:
-    """A file with the tensors."""
+    """A file with the tensors, of the version that they need."""
     tensors = list(tensors)
+    is_1_1 = any("crc32" in tensor.object() for tensor in tensors)
+    different = {"version": (1, int(is_1_1)), **different}
     index = {"metadata": metadata or {}, "tensors": [tensor.object() for tensor in tensors]}
     return build(b"".join(tensor.section() for tensor in tensors), canonical(index), **different)
 

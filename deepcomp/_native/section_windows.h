@@ -1,0 +1,109 @@
+/* A section -> windows (windows.h), a few rows at a time: their entries stay in the cache on the way.
+ */
+#ifndef DEEPCOMP_SECTION_WINDOWS_H
+#define DEEPCOMP_SECTION_WINDOWS_H
+
+#include "sparse_block.h"
+#include "windows_layout.h"
+
+/* Gaps that are walked at a time: their columns take 64 KiB. In the debug build few, so that small
+ * tests have many pieces. */
+#ifdef DEEPCOMP_DEBUG
+#define DC_GAPS_A_PIECE 100
+#else
+#define DC_GAPS_A_PIECE 16384
+#endif
+
+/* A sparse tensor with a codebook, and memory for its entries on the way. */
+typedef struct {
+    const uint8_t *data;
+    const int64_t *blocks; /* sparse_block.h */
+    int64_t n_blocks, n_rows, n_columns;
+    dc_code gap_code, label_code;
+    uint8_t escape;
+    uint8_t *gaps;     /* of a block */
+    uint8_t *labels;   /* of a block, and of the rows of two groups */
+    uint32_t *columns; /* of a piece, and of the rows of two groups */
+    int64_t room;      /* in `columns` */
+    uint32_t *packed;  /* as dc_lay_out_windows needs it */
+    int64_t *indptr;   /* (n_rows + 1,) zeros */
+} dc_section;
+
+typedef struct {
+    int kind, isa;
+    int64_t *starts;
+    int32_t *offsets;
+    uint32_t *words;
+} dc_windows_out;
+
+/* Entries that were decoded and are not laid out yet: those from row `row` on. */
+typedef struct {
+    dc_walk walk;
+    const uint8_t *labels;
+    int64_t row;
+} dc_waiting;
+
+/* Lay out the rows up to `last`, whose entries are all there, and forget them. */
+static inline void dc_lay_out_up_to(const dc_section *s, const dc_windows_out *out, dc_waiting *w,
+                                    int64_t last)
+{
+    const int lanes = dc_kind_of_windows(out->kind).lanes;
+    const int64_t n_steps = out->starts[w->row / lanes];
+    const dc_entries entries = {s->indptr, s->columns, w->labels, last, s->n_columns};
+    s->indptr[w->row] = 0;
+    for (int64_t row = w->row; row < last; row++) {
+        s->indptr[row + 1] += s->indptr[row];
+    }
+    const int64_t n_entries = s->indptr[last];
+    dc_lay_out_windows(&entries, out->kind, out->isa, w->row / lanes, s->packed, out->starts,
+                       out->offsets + n_steps, out->words + n_steps * lanes);
+    memmove(s->columns, s->columns + n_entries,
+            (size_t)(w->walk.n - n_entries) * sizeof(s->columns[0]));
+    w->labels += n_entries;
+    w->walk.n -= n_entries;
+    w->walk.n_before -= n_entries;
+    w->row = last;
+}
+
+/* Returns 0, or what is wrong: see decode_sparse_into. There is room for the most steps that all
+ * groups can have. */
+static inline int64_t dc_section_to_windows(const dc_section *s, const dc_windows_out *out)
+{
+    const int64_t two_groups = 2 * dc_kind_of_windows(out->kind).lanes;
+    dc_waiting w = {{s->gaps, s->escape, s->n_columns, 0, 0, 0, 0, s->indptr + 1}, s->labels, 0};
+    int64_t position = 0;
+    for (int64_t b = 0; b < s->n_blocks; b++) {
+        const int64_t *block = s->blocks + b * DC_BLOCK_NUMBERS;
+        const int64_t n_gaps = block[DC_BLOCK_GAPS], n_kept = block[DC_BLOCK_KEPT];
+        memmove(s->labels, w.labels, (size_t)w.walk.n);
+        w.labels = s->labels;
+        if (n_kept) {
+            int status = dc_decode_block(s->data, block, &s->gap_code, &s->label_code, s->gaps,
+                                         s->labels + w.walk.n, out->isa);
+            if (status == 0) {
+                status = dc_check_gaps(&w.walk, out->isa, n_gaps, n_kept, block[DC_BLOCK_NUMEL]);
+                status = status ? status + 2 : 0;
+            }
+            if (status) {
+                return 8 * b + status;
+            }
+        }
+        for (int64_t i = 0; n_kept && i < n_gaps; i += DC_GAPS_A_PIECE) {
+            const int64_t end = i + DC_GAPS_A_PIECE < n_gaps ? i + DC_GAPS_A_PIECE : n_gaps;
+            DC_CHECK(w.walk.n + (end - i) <= s->room);
+            dc_take_gaps(&w.walk, out->isa, i, end, s->room, s->columns);
+            const int64_t n_rows = (w.walk.row - w.row) / two_groups * two_groups;
+            if (n_rows) {
+                dc_lay_out_up_to(s, out, &w, w.row + n_rows);
+            }
+        }
+        dc_end_block(&w.walk);
+        position += block[DC_BLOCK_NUMEL];
+        w.walk.row = position / s->n_columns;
+        w.walk.column = position % s->n_columns;
+    }
+    dc_lay_out_up_to(s, out, &w, s->n_rows);
+    return 0;
+}
+
+#endif
