@@ -2,7 +2,8 @@
 
 Makes a checkpoint with the shapes of a Llama-like model, and compresses it in every way, each in a
 process of its own whose memory is watched from outside. A script, not a part of `make bench`: it
-takes some ten minutes and 10 GB of disk. `--scale 0.1` is for trying.
+takes some ten minutes and 10 GB of disk. `--scale 0.1` is for trying; `--only dask ray` does these
+alone, with the checkpoint that an earlier call has made.
 """
 
 import argparse
@@ -19,76 +20,26 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from large_checkpoint import make_checkpoint, shapes
 
 SETTINGS = {"bits": 5, "sparsity": 0.5}
+WAYS = {
+    "one": ("loky", 1),
+    "two": ("loky", 2),
+    "threading": ("threading", 2),
+    "dask": ("dask", 2),
+    "ray": ("ray", 2),
+}
+KILLED = {"kills": "two", "dask-kills": "dask"}  # at moments in the time that this way takes
 KILLS = 5
+Known = dict[str, Any]  # "digest" of the result, and "seconds" of each way
 
 
-def shapes(scale: float) -> dict[str, tuple[int, ...]]:
-    """Return the tensors of a model of two billion parameters, one of 500 million; or a part."""
-    width, inner = 2560, 6912
-    result = {"model.embed_tokens.weight": (int(195_312 * scale), width)}
-    for i in range(max(1, round(19 * scale))):
-        layer = f"model.layers.{i}"
-        for name, shape in {
-            "self_attn.q_proj": (width, width),
-            "self_attn.k_proj": (640, width),
-            "self_attn.v_proj": (640, width),
-            "self_attn.o_proj": (width, width),
-            "mlp.gate_proj": (inner, width),
-            "mlp.up_proj": (inner, width),
-            "mlp.down_proj": (width, inner),
-        }.items():
-            result[f"{layer}.{name}.weight"] = shape
-        result[f"{layer}.input_layernorm.weight"] = (width,)
-        result[f"{layer}.post_attention_layernorm.weight"] = (width,)
-    result["model.norm.weight"] = (width,)
-    result["lm_head.weight"] = (int(64_000 * scale), width)
-    return result
-
-
-def make_checkpoint(folder: Path, scale: float, n_shards: int = 5) -> None:
-    """Write normal bfloat16 weights, each tensor with its own deviation, as safetensors shards."""
-    if (folder / "model.safetensors.index.json").exists():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    model, rng = shapes(scale), np.random.default_rng(2016)
-    total = sum(2 * int(np.prod(shape)) for shape in model.values())
-    shards: list[list[str]] = [[]]
-    filled = 0
-    for name, shape in model.items():
-        if shards[-1] and filled >= total * len(shards) / n_shards:
-            shards.append([])
-        shards[-1].append(name)
-        filled += 2 * int(np.prod(shape))
-    weight_map = {}
-    for i, names in enumerate(shards, 1):
-        path = folder / f"model-{i:05d}-of-{len(shards):05d}.safetensors"
-        weight_map |= dict.fromkeys(names, path.name)
-        _write_shard(path, {name: model[name] for name in names}, rng)
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-
-
-def _write_shard(path: Path, model: dict[str, tuple[int, ...]], rng: np.random.Generator) -> None:
-    header, offset = {}, 0
-    for name, shape in model.items():
-        end = offset + 2 * int(np.prod(shape))
-        header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, end]}
-        offset = end
-    raw = json.dumps(header).encode()
-    raw += b" " * (-len(raw) % 8)
-    with open(path, "wb") as file:
-        file.write(len(raw).to_bytes(8, "little") + raw)
-        for shape in model.values():
-            deviation, left = rng.uniform(0.01, 0.05), int(np.prod(shape))
-            while left:
-                n = min(left, 1 << 22)
-                values = deviation * rng.standard_normal(n, dtype=np.float32)
-                file.write(((values.view(np.uint32) + 0x8000) >> 16).astype(np.uint16).tobytes())
-                left -= n
+_NANNY = "distributed.nanny.pre-spawn-environ"
+_PROFILE = "distributed.worker.profile.enabled"
 
 
 @contextlib.contextmanager
@@ -98,8 +49,12 @@ def backend(name: str, n_jobs: int) -> Iterator[None]:
 
     with contextlib.ExitStack() as stack:
         if name == "dask":
+            import dask
             from distributed import Client, LocalCluster
 
+            # As docs/large.md says. By default malloc gives each large array new pages, and 100
+            # times a second each worker stops to note what it does.
+            dask.config.set({f"{_NANNY}.MALLOC_TRIM_THRESHOLD_": None, _PROFILE: False})
             options = {"n_workers": n_jobs, "threads_per_worker": 1, "dashboard_address": None}
             stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
         if name == "ray":
@@ -109,6 +64,7 @@ def backend(name: str, n_jobs: int) -> Iterator[None]:
             # workers do not inherit the path on which the package is
             environment = {"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}}
             options = {"include_dashboard": False, "log_to_driver": False}
+            options["object_store_memory"] = 100_000_000  # tasks are small, and so are results
             ray.init(num_cpus=n_jobs, runtime_env=environment, **options)
             stack.callback(ray.shutdown)
             register_ray()
@@ -178,13 +134,19 @@ def digest(target: Path) -> str:
     return result.hexdigest()[:16]
 
 
+def wait_until_begun(target: Path) -> None:
+    while not (target / "model.dcz.job.json").exists():
+        time.sleep(0.01)
+
+
 def kill_runs(source: Path, target: Path, seconds: float, expected: str) -> None:
     """Kill the whole run at random moments, call it again, and compare the bytes."""
     rng = random.Random(2016)
     for _ in range(KILLS):
         shutil.rmtree(target, ignore_errors=True)
         process = start(source, target, "loky", 2)
-        moment = rng.uniform(1.5, 0.9 * seconds + 1.5)
+        moment = rng.uniform(0.1, 0.9) * seconds
+        wait_until_begun(target)
         time.sleep(moment)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -200,7 +162,8 @@ def kill_dask_workers(source: Path, target: Path, seconds: float, expected: str)
     for _ in range(KILLS):
         shutil.rmtree(target, ignore_errors=True)
         process = start(source, target, "dask", 2)
-        moment = rng.uniform(4, 0.8 * seconds + 4)
+        moment = rng.uniform(0.1, 0.8) * seconds
+        wait_until_begun(target)
         time.sleep(moment)
         workers = [pid for pid in descendants(process.pid) if _is_dask_worker(pid)]
         killed = bool(workers) and process.poll() is None
@@ -235,11 +198,46 @@ def measure_opening(target: Path) -> None:
     print(f"open and read one tensor: {sorted(times)[4]:.1f} ms (median of 9 processes)")
 
 
+def measure(source: Path, target: Path, ways: list[str], numel: int, known: Known) -> None:
+    """Compress in each way; compare the bytes, and print the speed."""
+    for way in ways:
+        name, n_jobs = WAYS[way]
+        seconds, peak = run(source, target, name, n_jobs)
+        known["seconds"][way] = seconds
+        found = known.setdefault("digest", digest(target))
+        assert digest(target) == found, f"{way}: other bytes"
+        ratios = [
+            f"{known['seconds'][other] / seconds:4.2f}x {other}"
+            for other in ("one", "two")
+            if other in known["seconds"] and other != way
+        ]
+        print(
+            f"{way:9} {n_jobs}: {seconds:6.1f} s, {numel / seconds / 1e6:5.1f} M parameters/s, "
+            f"at most {peak:5.0f} MB in a process{''.join(f', {r}' for r in ratios)}",
+            flush=True,
+        )
+        nbytes = sum(path.stat().st_size for path in target.glob("model*"))
+        known["result"] = f"{nbytes:,} bytes, {2 * numel / nbytes:.2f}x smaller"
+        if way == ways[-1]:
+            print(known["result"])
+            measure_opening(target)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0)
-    parser.add_argument("--folder", type=Path, default=Path("build/large"))
-    parser.add_argument("--skip", nargs="*", default=[], help="dask, ray, kills")
+    parser.add_argument(
+        "--folder", type=Path, default=Path("build/large"), help="the checkpoint stays there"
+    )
+    everything = [*WAYS, *KILLED]
+    parser.add_argument(
+        "--only",
+        nargs="*",
+        choices=everything,
+        default=everything,
+        metavar="WAY",
+        help=f"of {', '.join(everything)}; earlier calls are compared with",
+    )
     parser.add_argument("--once", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
@@ -248,27 +246,18 @@ def main() -> None:
     source, target = options.folder / f"source-{options.scale}", options.folder / "target"
     make_checkpoint(source, options.scale)
     numel = sum(int(np.prod(shape)) for shape in shapes(options.scale).values())
-    print(f"{numel:,} parameters, {len(shapes(options.scale))} tensors")
-    expected, times = "", {}
-    for name, n_jobs in [("loky", 1), ("loky", 2), ("threading", 2), ("dask", 2), ("ray", 2)]:
-        if name in options.skip:
-            continue
-        seconds, peak = run(source, target, name, n_jobs)
-        times[name, n_jobs] = seconds
-        expected = expected or digest(target)
-        assert digest(target) == expected, f"{name} with {n_jobs}: other bytes"
-        print(
-            f"{name:9} {n_jobs}: {seconds:6.1f} s, {numel / seconds / 1e6:5.1f} M parameters/s, "
-            f"{times['loky', 1] / seconds:4.2f}x, at most {peak:5.0f} MB in a process"
-        )
-    nbytes = sum(path.stat().st_size for path in target.glob("model*"))
-    print(f"{nbytes:,} bytes, {2 * numel / nbytes:.2f}x smaller")
-    measure_opening(target)
-    if "kills" not in options.skip:
-        kill_runs(source, target, times["loky", 2], expected)
-        if "dask" not in options.skip:
-            kill_dask_workers(source, target, times["dask", 2], expected)
-    shutil.rmtree(target)
+    print(f"{numel:,} parameters, {len(shapes(options.scale))} tensors", flush=True)
+    notes = options.folder / f"known-{options.scale}.json"
+    known = json.loads(notes.read_text()) if notes.exists() else {"seconds": {}}
+    killed = [way for way in KILLED if way in options.only]
+    ways = [way for way in WAYS if way in options.only]
+    ways += [KILLED[k] for k in killed if KILLED[k] not in [*known["seconds"], *ways]]
+    measure(source, target, ways, numel, known)
+    notes.write_text(json.dumps(known))
+    for kill in killed:
+        function = kill_runs if kill == "kills" else kill_dask_workers
+        function(source, target, known["seconds"][KILLED[kill]], known["digest"])
+    shutil.rmtree(target, ignore_errors=True)
 
 
 if __name__ == "__main__":

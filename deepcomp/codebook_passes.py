@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import _kernels, kmeans, prune, sharing
 from .floats import to_patterns, to_values
+from .memory import scratch
 from .passes import Pass, Passes, Patterns
 from .records import ITEMSIZE, MAX_CODEBOOK
 
@@ -71,14 +72,16 @@ def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> None:
         every = np.arange(1 << 16, dtype=np.uint16)
         table = codebook[sharing.nearest_labels(to_values(every, dtype), entries)]
         table[0] = 0
-        for chunk in prune.chunks(patterns):
-            np.take(table, chunk, out=chunk, mode="clip")
+        for chunk in prune.small_chunks(patterns):
+            places = scratch("places", chunk.size, np.intp)  # else NumPy makes such an array itself
+            places[:] = chunk
+            np.take(table, places, out=chunk, mode="clip")
         return
     for chunk in prune.chunks(patterns):
-        is_zero = chunk == 0
+        is_kept = chunk != 0
         labels = sharing.nearest_labels(to_values(chunk, dtype), entries)
         _kernels.look_up_into(labels, codebook, chunk)
-        chunk[is_zero] = 0
+        np.multiply(chunk, is_kept, out=chunk)  # a masked assignment takes ten times as long
 
 
 def _few_values(patterns: Patterns, dtype: str) -> tuple[_Counted | None, int]:
@@ -144,9 +147,12 @@ def _tally(
 
 def _extremes(patterns: Patterns, dtype: str) -> tuple[float, float]:
     """Return the least and the greatest kept value; infinities where there is none."""
-    chunks = [to_values(chunk[chunk != 0], dtype) for chunk in prune.chunks(patterns)]
-    least = min((float(c.min()) for c in chunks if c.size), default=np.inf)
-    return least, max((float(c.max()) for c in chunks if c.size), default=-np.inf)
+    least, greatest = np.inf, -np.inf
+    for chunk in prune.small_chunks(patterns):
+        values, is_kept = to_values(chunk, dtype), chunk != 0
+        least = min(least, float(np.where(is_kept, values, np.inf).min()))
+        greatest = max(greatest, float(np.where(is_kept, values, -np.inf).max()))
+    return least, greatest
 
 
 def _by_value(counted: _Counted, dtype: str) -> tuple[NDArray[np.float64], Int64s]:

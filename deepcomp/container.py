@@ -15,6 +15,7 @@ from .errors import DczError, UnsupportedVersionError
 from .files import Replacement
 from .index import Index, check_version, decode_index, encode_index, least_version
 from .pages import PAGE, Pages
+from .places import replacement
 from .ranges import open_file
 from .records import TensorRecord
 
@@ -127,15 +128,20 @@ class Reader:
             self.pages.check_section((first, last), entry.crc32, part, what)
         return self.pages.view(first, last, what)
 
-    def check_all_pages(self) -> None:
+    def check_all_pages(self, keep: bool = True) -> None:
         """Check every page of the file.
+
+        Parameters
+        ----------
+        keep : bool, default True
+            Whether the pages that are fetched of a file that is read by ranges are kept.
 
         Raises
         ------
         DczError
             At the first damaged page.
         """
-        self.pages.check_all(self._tensors_on)
+        self.pages.check_all(self._tensors_on, keep)
 
     def _tensors_on(self, start: int, end: int) -> str:
         """Name the tensors whose sections have bytes from `start` up to `end`, for a message."""
@@ -248,6 +254,7 @@ class Writer:
     Parameters
     ----------
     path : str or os.PathLike
+        Or a URL, as a string.
     metadata : mapping of str to str
 
     Raises
@@ -262,7 +269,7 @@ class Writer:
         self._crcs: dict[str, int] = {}  # of sections
         self._page_crc = self._offset = 0
         self._is_finished = False
-        self._file = Replacement(path)
+        self._file = replacement(path)
 
     def __enter__(self) -> "Writer":
         try:
@@ -308,6 +315,7 @@ class Writer:
             If it is damaged, or its index is not the one that was written.
         """
         self._finish()
+        assert isinstance(self._file, Replacement)
         self._file.forget()
         reader = Reader(self._file.temporary, self._file.path)
         if encode_index(reader.index) != encode_index(self._index):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _kernels, huffman, sharing
+from . import _kernels, huffman, prune, sharing
 from .memory import scratch
 from .records import MAX_BLOCK_NUMEL, MAX_CODEBOOK, SIGNED_DTYPES
 
@@ -78,12 +78,12 @@ def count_entries(patterns: Patterns, dtype: str, block_numel: int = MAX_BLOCK_N
     every_bit = (1 << (8 * patterns.itemsize)) - 1
     values = sharing.distinct_patterns(patterns, MAX_CODEBOOK)
     symbols = np.zeros((1 if values is not None else patterns.itemsize, 256), np.int64)
-    run_counts = np.zeros(0, np.int64)
+    run_counts = np.zeros(1 << 16, np.int64)
     n_kept = 0
     for block in blocks(patterns, block_numel):
         runs, kept = kept_entries(block, every_bit)
         n_kept += kept.size
-        run_counts = _add(run_counts, _count_runs(runs))
+        run_counts = _add_runs(run_counts, runs)
         for counts, stream in zip(symbols, value_streams(kept, values), strict=True):
             counts += huffman.count_symbols(stream)
     n_values = None if values is None else symbols[0, : values.size].copy()
@@ -162,9 +162,13 @@ def zero_signs(block: Patterns) -> Symbols:
 
 
 def value_streams(patterns: Patterns, codebook: Patterns | None) -> list[Symbols]:
-    """Return the labels of entries, or their bytes, least significant plane first."""
+    """Return the labels of entries, or their bytes, least significant plane first.
+
+    Labels are memory of this thread that the next call uses again.
+    """
     if codebook is not None:
-        return [sharing.pattern_labels(patterns, codebook)]
+        labels = scratch("labels", patterns.size, np.uint8)
+        return [sharing.pattern_labels(patterns, codebook, labels)]
     by_entry = patterns.view(np.uint8).reshape(-1, patterns.itemsize)
     return [by_entry[:, i] for i in range(patterns.itemsize)]
 
@@ -184,9 +188,9 @@ def _count_signs(
     if dtype not in SIGNED_DTYPES:
         return 0, runs, signs
     sign = 1 << (8 * patterns.itemsize - 1)
-    n_negative, run_counts = 0, np.zeros(0, np.int64)
+    n_negative, run_counts = 0, np.zeros(1 << 16, np.int64)
     for block in blocks(patterns, block_numel):
-        n = int(np.count_nonzero(block == sign))
+        n = sum(int(np.count_nonzero(part == sign)) for part in prune.small_chunks(block))
         n_negative += n
         if not n:
             signs[0] += -(-(block.size - int(np.count_nonzero(block))) // 8)
@@ -195,23 +199,18 @@ def _count_signs(
     if not n_negative:
         return 0, runs, signs
     for block in blocks(patterns, block_numel):
-        run_counts = _add(run_counts, _count_runs(kept_entries(block, sign - 1)[0]))
+        run_counts = _add_runs(run_counts, kept_entries(block, sign - 1)[0])
     return n_negative, _pairs(run_counts), signs
 
 
-def _count_runs(runs: NDArray[np.uint32]) -> Int64s:
-    if runs.max(initial=0) >= 1 << 16:
-        return np.bincount(runs)
-    counts = np.zeros(1 << 16, np.int64)
-    _kernels.count_digits_into(runs, (1 << 32) - 1, 0, -1, counts)  # twice as fast
-    return counts
-
-
-def _add(a: Int64s, b: Int64s) -> Int64s:
-    if a.size < b.size:
-        a, b = b, a
-    a[: b.size] += b
-    return a
+def _add_runs(counts: Int64s, runs: NDArray[np.uint32]) -> Int64s:
+    """Count runs in `counts`, which has 65536 entries or more; return it, longer if need be."""
+    if runs.max(initial=0) < 1 << 16:
+        _kernels.count_digits_into(runs, (1 << 32) - 1, 0, -1, counts)  # faster than bincount
+        return counts
+    found = np.bincount(runs, minlength=counts.size)
+    found[: counts.size] += counts
+    return found
 
 
 def _pairs(run_counts: Int64s) -> _Pairs:

@@ -10,6 +10,7 @@ from typing import Any
 from .large import TASK_NUMEL
 from .large_model import LargeModel, LargeTensor, open_model
 from .part_tasks import Whole, compress_whole
+from .places import absolute
 from .records import ITEMSIZE
 
 _SAMPLE = 1 << 22  # entries of a tensor, from its middle
@@ -53,6 +54,7 @@ def estimate(path: str | os.PathLike[str], settings: tuple[Any, ...]) -> Estimat
     Parameters
     ----------
     path : str or os.PathLike
+        As of `compress_checkpoint`.
     settings : tuple
         ``bits, sparsity, threshold, std, scope`` as of `compress_checkpoint`. Tensors that are cut
         together are measured as if each were cut for itself.
@@ -66,7 +68,7 @@ def estimate(path: str | os.PathLike[str], settings: tuple[Any, ...]) -> Estimat
     ValueError, OSError
         As of `compress_checkpoint`.
     """
-    model = open_model(os.path.abspath(os.fsdecode(path)), settings, TASK_NUMEL)
+    model = open_model(absolute(path), settings, TASK_NUMEL)
     nbytes = seconds = 0.0
     for kind in _kinds(model):
         sampled, took, size = _measure(kind)

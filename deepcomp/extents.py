@@ -9,7 +9,9 @@ import numpy as np
 
 from .arrays import Source, check_bools
 from .decode import Patterns, pattern_dtype
+from .places import read_into, stamp
 from .records import ITEMSIZE
+from .urls import is_url
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Extent:
     first, last : int
         The entries from `first` up to `last`.
     location : (str, int) or None
-        As of `Source`. Without it the whole tensor is fetched, and then cut.
+        As of `Source`; a path or a URL. Without it the whole tensor is fetched, and then cut.
     """
 
     checkpoint: str
@@ -58,17 +60,11 @@ class Extent:
             return source.weight().patterns[self.first : self.last].copy()
         path, offset = self.location
         patterns = np.empty(self.numel, pattern_dtype(ITEMSIZE[self.dtype]))
-        # not mapped: the pages of a map would count as memory of this process
-        with open(path, "rb", buffering=0) as file:
-            file.seek(offset + self.first * patterns.itemsize)
-            room = patterns.view(np.uint8).data
-            while room:
-                n = file.readinto(room)
-                if not n:
-                    raise ValueError(
-                        f"{path}: cut off: {len(room)} bytes of the tensor are missing"
-                    )
-                room = room[n:]
+        room, start = patterns.view(np.uint8).data, offset + self.first * patterns.itemsize
+        if is_url(path):
+            read_into(path, start, room)
+        else:
+            _read_file(path, start, room)
         check_bools(self.name, self.dtype, patterns)
         return patterns
 
@@ -82,16 +78,23 @@ def extents_of(source: Source, checkpoint: str, numel: int, most: int) -> list[E
     ]
 
 
+def _read_file(path: str, start: int, room: memoryview) -> None:
+    # not mapped: the pages of a map would count as memory of this process
+    with open(path, "rb", buffering=0) as file:
+        file.seek(start)
+        while room:
+            n = file.readinto(room)
+            if not n:
+                raise ValueError(f"{path}: cut off: {len(room)} bytes of the tensor are missing")
+            room = room[n:]
+
+
 def stamps(checkpoint: str, sources: list[Source]) -> list[list[str | int]]:
     """Return name, size and time of the last change of each file of a checkpoint."""
     paths = {s.location[0] for s in sources if s.location is not None}
     if any(s.location is None for s in sources) and os.path.isfile(checkpoint):
         paths.add(checkpoint)
-    result: list[list[str | int]] = []
-    for path in sorted(paths):
-        status = os.stat(path)
-        result.append([os.path.basename(path), status.st_size, status.st_mtime_ns])
-    return result
+    return [stamp(path) for path in sorted(paths)]
 
 
 @lru_cache(maxsize=1)  # once in each process, not for each tensor

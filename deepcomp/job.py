@@ -1,11 +1,11 @@
 """What is compressed into a folder, written down before it begins: work goes on, or is refused."""
 
 import json
-import os
 from typing import Any
 
 from . import __version__
-from .files import write_whole
+from .places import make_folder, names_in, read_whole, write_whole
+from .urls import join, shown
 
 JOB_NAME = "model.dcz.job.json"
 PARTS_NAME = "parts"
@@ -17,7 +17,7 @@ def begin(target: str, job: dict[str, Any]) -> None:
     Parameters
     ----------
     target : str
-        Path of the folder.
+        Path or URL of the folder.
     job : dict
         Of what JSON can hold; arguments by their names.
 
@@ -28,29 +28,32 @@ def begin(target: str, job: dict[str, Any]) -> None:
     OSError
         If the folder cannot be made or written.
     """
-    os.makedirs(target, exist_ok=True)
+    make_folder(target)
     job = json.loads(json.dumps({"deepcomp": __version__, **job}))
-    path = os.path.join(target, JOB_NAME)
-    if os.path.exists(path):
-        _compare(target, path, job)
-    elif found := [name for name in sorted(os.listdir(target)) if ".dcz" in name]:
-        raise ValueError(f"{target}: has {found[0]!r}, but no {JOB_NAME}: give another folder")
+    found = [name for name in names_in(target) if ".dcz" in name]
+    if JOB_NAME in found:
+        _compare(target, job)
+    elif found:
+        raise ValueError(
+            f"{shown(target)}: has {found[0]!r}, but no {JOB_NAME}: give another folder"
+        )
     else:
+        path = join(target, JOB_NAME)
         write_whole(path, json.dumps(job, indent=1, sort_keys=True).encode())
-    os.makedirs(os.path.join(target, PARTS_NAME), exist_ok=True)
+    make_folder(join(target, PARTS_NAME))
 
 
-def _compare(target: str, path: str, job: dict[str, Any]) -> None:
+def _compare(target: str, job: dict[str, Any]) -> None:
+    path = join(target, JOB_NAME)
     try:
-        with open(path, "rb") as file:
-            before = json.load(file)
+        before = json.loads(read_whole(path))
         assert isinstance(before, dict)
     except (ValueError, AssertionError):
-        raise ValueError(f"{path}: damaged: expected a JSON object") from None
+        raise ValueError(f"{shown(path)}: damaged: expected a JSON object") from None
     for name in sorted(job.keys() | before.keys()):
         if before.get(name) != job.get(name):
             raise ValueError(
-                f"{target}: begun with {name} = {_short(before.get(name))}, now it is "
+                f"{shown(target)}: begun with {name} = {_short(before.get(name))}, now it is "
                 f"{_short(job.get(name))}: give the same arguments, or another folder"
             )
 

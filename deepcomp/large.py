@@ -24,7 +24,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import job
+from .places import absolute, remove_folder, write_whole
 from .records import MAX_BLOCK_NUMEL
+from .urls import join
 
 if TYPE_CHECKING:
     from .large_model import LargeModel, ShardFile
@@ -56,13 +58,17 @@ def compress_checkpoint(
     Work is shared out by joblib: ``with joblib.parallel_config(backend="dask")`` (or "ray",
     "loky", "threading") around the call decides where. All workers must see both folders.
 
+    **A URL**, of the checkpoint or of the folder, is a string such as ``"s3://bucket/folder"``, and
+    goes to fsspec (the extra ``remote``). The checkpoint must be safetensors then. What is secret
+    in a URL is in no message, and in no file that is written.
+
     Parameters
     ----------
     source : str or os.PathLike
         A checkpoint as of `importers.read_checkpoint`: a safetensors file, or a folder of them with
-        an index, is read by ranges; a tensor of another format must fit in memory.
+        an index, is read by ranges; a tensor of another format must fit in memory. Or a URL.
     target : str or os.PathLike
-        A folder; is made if it is not there.
+        A folder, or its URL; is made if it is not there.
     bits, sparsity, threshold, std, scope
         See `compress`.
     shard_nbytes : int, default 5 GB
@@ -87,7 +93,8 @@ def compress_checkpoint(
     OSError
         If a file cannot be read or written.
     ImportError
-        If more than one worker is wanted, and joblib is missing: ``deepcomp[parallel]``.
+        If more than one worker is wanted, and joblib is missing: ``deepcomp[parallel]``. If what a
+        URL needs is missing: ``deepcomp[remote]``, or a package for that kind of storage.
     RuntimeError
         If workers die again and again.
 
@@ -105,12 +112,13 @@ def compress_checkpoint(
     """
     from .large_model import open_model, shards_of
     from .rounds import run
+    from .shards import INDEX_NAME
     from .storage import load
     from .workers import Workers
 
     _check("shard_nbytes", shard_nbytes, 1)
     _check("task_numel", task_numel, MAX_BLOCK_NUMEL)
-    source, target = os.path.abspath(os.fsdecode(source)), os.path.abspath(os.fsdecode(target))
+    source, target = absolute(source), absolute(target)
     model = open_model(source, (bits, sparsity, threshold, std, scope), task_numel)
     job.begin(
         target,
@@ -127,23 +135,20 @@ def compress_checkpoint(
     )
     shards = shards_of(model, target, shard_nbytes)
     with Workers(n_jobs, sum(t.numel for t in model.tensors)) as workers:
-        run(workers, model, shards, os.path.join(target, job.PARTS_NAME), task_numel)
+        run(workers, model, shards, join(target, job.PARTS_NAME), task_numel)
     _finish(model, shards, target)
-    return load(target)
+    return load(join(target, INDEX_NAME))
 
 
 def _finish(model: LargeModel, shards: list[ShardFile], target: str) -> None:
     """Write the index of shards, and remove the parts."""
-    import shutil
-
     from .container import Reader
-    from .files import write_whole
     from .shards import INDEX_NAME, describe, encode_shard_index
 
-    readers = ((os.path.basename(shard.path), Reader(shard.path)) for shard in shards)
+    readers = ((shard.name, Reader(shard.path)) for shard in shards)
     index = describe(model.metadata, readers, model.names, model.aliases)
-    write_whole(os.path.join(target, INDEX_NAME), encode_shard_index(index))
-    shutil.rmtree(os.path.join(target, job.PARTS_NAME), ignore_errors=True)
+    write_whole(join(target, INDEX_NAME), encode_shard_index(index))
+    remove_folder(join(target, job.PARTS_NAME))
 
 
 def _check(name: str, value: Any, step: int) -> None:

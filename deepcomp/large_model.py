@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -13,6 +12,7 @@ from .extents import Extent, extents_of, stamps
 from .importers import read_checkpoint
 from .pipeline import groups, settings_of
 from .records import ITEMSIZE
+from .urls import join
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,13 @@ class ShardFile(NamedTuple):
 
     Attributes
     ----------
+    name : str
     path : str
+        Or a URL.
     tensors : list of LargeTensor
     """
 
+    name: str
     path: str
     tensors: list[LargeTensor]
 
@@ -119,10 +122,8 @@ def shards_of(model: LargeModel, target: str, nbytes: int) -> list[ShardFile]:
             room = nbytes
         contents[-1].append(tensor)
         room -= tensor.nbytes
-    return [
-        ShardFile(os.path.join(target, f"model-{i:05d}-of-{len(contents):05d}.dcz"), c)
-        for i, c in enumerate(contents, 1)
-    ]
+    names = [f"model-{i:05d}-of-{len(contents):05d}.dcz" for i in range(1, len(contents) + 1)]
+    return [ShardFile(n, join(target, n), c) for n, c in zip(names, contents, strict=True)]
 
 
 def batches(tensors: Sequence[LargeTensor], most: int) -> Iterator[list[LargeTensor]]:

@@ -119,13 +119,15 @@ class Pages:
         else:
             self._check_whole(section, crc32, first, last, what)
 
-    def check_all(self, owners: Callable[[int, int], str]) -> None:
+    def check_all(self, owners: Callable[[int, int], str], keep: bool = True) -> None:
         """Check every page; of a mapped file, those that were checked before as well.
 
         Parameters
         ----------
         owners : callable
             As in `check`.
+        keep : bool, default True
+            Whether pages that are fetched are kept; else even those that were are fetched again.
 
         Raises
         ------
@@ -134,7 +136,12 @@ class Pages:
         """
         if self._kept is None:
             self.checked[:] = bytes(len(self.checked))
-        self.check(0, self._data_end, "", owners)
+        if keep or self._kept is None:
+            return self.check(0, self._data_end, "", owners)
+        n_pages = len(self.checked)
+        for page in range(0, n_pages, _RUN):
+            self._check_run(page, min(page + _RUN, n_pages), "", owners, keep=False)
+        return None
 
     def view(self, start: int, end: int, what: str) -> memoryview:
         """Return bytes whose pages were checked; where they were not, anything.
@@ -149,7 +156,12 @@ class Pages:
         return self._kept[start:end].toreadonly()
 
     def _check_run(
-        self, page: int, stop: int, what: str, owners: Callable[[int, int], str] | None
+        self,
+        page: int,
+        stop: int,
+        what: str,
+        owners: Callable[[int, int], str] | None,
+        keep: bool = True,
     ) -> None:
         start = page * PAGE
         data = self._read_run(start, min(stop * PAGE, self._data_end), what)
@@ -162,6 +174,8 @@ class Pages:
                 what = owners(at, at + len(piece)) if owners is not None else what
                 page_name = f"page of bytes {at} to {at + len(piece)}"
                 raise self._damaged(page_name, what, expected, found)
+            if not keep:
+                continue
             if self._kept is not None:
                 # Another thread may read the page already: it then writes the same bytes again.
                 self._kept[at : at + len(piece)] = piece

@@ -5,8 +5,6 @@ reads and writes by itself. A file that is there and whole is left alone, and ap
 is whole, so that a task which runs twice does no harm.
 """
 
-import contextlib
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -89,6 +87,8 @@ def naming(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except OSError as error:
         message = f"{what}: {error.strerror or error}"
+        if error.errno is None:
+            raise OSError(message) from error
         raise OSError(error.errno, message, error.filename) from error
     except DczError as error:
         raise DczError(f"{what}: {error}") from error
@@ -132,7 +132,7 @@ def compress_whole(tensor: Whole) -> Encoded:
     if tensor.rule is not None:
         passes = cut_passes(*tensor.rule, [(extent.dtype, extent.numel)])
         [cut] = drive(passes, over([(weight.patterns, extent.dtype)]))
-    return encode_weight(weight, cut, tensor.bits)
+    return encode_weight(weight, cut, tensor.bits, in_place=True)
 
 
 def encode_piece(path: str, extent: Extent, stage: Stage, plan: Plan) -> None:
@@ -163,22 +163,16 @@ def is_whole(path: str, names: Sequence[str]) -> bool:
     """Return whether a file is there, has these tensors, and is not damaged."""
     try:
         reader = Reader(path)
-        reader.check_all_pages()
+        reader.check_all_pages(keep=False)
     except (DczError, OSError):
         return False
     return list(reader.index.entries) == list(names)
 
 
-def remove(path: str) -> None:
-    """Remove a file, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
 def _read(extent: Extent, stage: Stage) -> Patterns:
     patterns = extent.read()
     if stage.cut is not None:
-        patterns = prune.keep_at_least(patterns, *stage.cut)
+        prune.keep_at_least(patterns, *stage.cut, out=patterns)
     if stage.codebook is not None:
         put_codebook(patterns, extent.dtype, stage.codebook)
     return patterns
@@ -188,10 +182,9 @@ def _join(writer: Writer, tensor: Pieces) -> None:
     """Write the section of a tensor in pieces, or its entries as they are if that is no longer."""
     extent, plan = tensor.parts[0][0], tensor.plan
     dense_nbytes = prod(tensor.shape) * ITEMSIZE[extent.dtype]
-    readers = [Reader(path) for path in tensor.paths]
     nbytes = len(plan.head())
-    for reader in readers:
-        records = reader.index.entries.values()
+    for path in tensor.paths:
+        records = Reader(path).index.entries.values()
         nbytes += sum(r.section_nbytes for r in records if isinstance(r, TensorRecord))
     if plan.layout == "raw" or nbytes >= dense_nbytes:  # the plan leaves out the directory
         raw = TensorRecord(extent.name, extent.dtype, tensor.shape, "raw", dense_nbytes)
@@ -199,5 +192,8 @@ def _join(writer: Writer, tensor: Pieces) -> None:
         return
     record = record_of(extent.name, extent.dtype, tensor.shape, plan, nbytes)
     section = [plan.head()]
-    section_parts = (r.section(name) for name in ("directory", "payload") for r in readers)
+    # each is opened again, as what a reader of a URL has fetched it keeps
+    section_parts = (
+        Reader(path).section(name) for name in ("directory", "payload") for path in tensor.paths
+    )
     writer.add(record, (part for parts in (section, section_parts) for part in parts))

@@ -80,10 +80,14 @@ def settings_of(
     return bits_of, what, assign(what, rule, tensors, check_number)
 
 
-def encode_weight(weight: Weight, cut: Cut | None, bits: int | None) -> Encoded:
-    """Prune, share and encode one tensor; its patterns are not changed."""
+def encode_weight(
+    weight: Weight, cut: Cut | None, bits: int | None, in_place: bool = False
+) -> Encoded:
+    """Prune, share and encode one tensor; its patterns are not changed, unless `in_place`."""
     if cut is not None or bits is not None:
-        weight = replace(weight, patterns=prune.keep_at_least(weight.patterns, *(cut or (0, 0))))
+        out = weight.patterns if in_place else None
+        kept = prune.keep_at_least(weight.patterns, *(cut or (0, 0)), out=out)
+        weight = replace(weight, patterns=kept)
     if bits is not None:
         share(weight.patterns, weight.dtype, bits)
     return encode_tensor(weight)

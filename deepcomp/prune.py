@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 from . import _kernels
 
 _CHUNK = 1 << 20  # entries handled at a time, so that temporaries stay in the cache
+# Of this many, a temporary is below the 128 KiB from which malloc may map new pages for it each
+# time: a page costs as much as to look at 1000 entries. (malloc learns to keep them, but not in
+# the workers of Dask, which set its thresholds; there most of the time was lost with it.)
+_SMALL_CHUNK = 1 << 14
 
 
 def magnitude_mask(itemsize: int) -> int:
@@ -131,6 +135,12 @@ def chunks(patterns: NDArray[np.unsignedinteger]) -> Iterator[NDArray[np.unsigne
         yield patterns[i : i + _CHUNK]
 
 
+def small_chunks(patterns: NDArray[np.unsignedinteger]) -> Iterator[NDArray[np.unsignedinteger]]:
+    """Yield an array in parts whose temporaries take no new pages."""
+    for i in range(0, patterns.size, _SMALL_CHUNK):
+        yield patterns[i : i + _SMALL_CHUNK]
+
+
 def largest_magnitude(patterns: NDArray[np.unsignedinteger]) -> int:
     """Return the largest magnitude pattern, 0 for an empty array.
 
@@ -140,11 +150,14 @@ def largest_magnitude(patterns: NDArray[np.unsignedinteger]) -> int:
     2
     """
     mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
-    return max((int((part & mask).max()) for part in chunks(patterns)), default=0)
+    return max((int((part & mask).max()) for part in small_chunks(patterns)), default=0)
 
 
 def keep_at_least(
-    patterns: NDArray[np.unsignedinteger], pattern: int, n_ties_to_remove: int = 0
+    patterns: NDArray[np.unsignedinteger],
+    pattern: int,
+    n_ties_to_remove: int = 0,
+    out: NDArray[np.unsignedinteger] | None = None,
 ) -> NDArray[np.unsignedinteger]:
     """Set entries whose magnitude is below a pattern to zero.
 
@@ -156,11 +169,13 @@ def keep_at_least(
         Entries with a smaller magnitude pattern become +0.0, and so does -0.0.
     n_ties_to_remove : int
         How many entries of exactly this magnitude become zero too, the last ones first.
+    out : ndarray of the same dtype, shape (n,), optional
+        Where to put the result; may be `patterns` itself. By default a new array.
 
     Returns
     -------
     ndarray of the same dtype, shape (n,)
-        A new array.
+        `out`.
 
     Examples
     --------
@@ -171,11 +186,16 @@ def keep_at_least(
     """
     _check_aligned(patterns)
     mask = magnitude_mask(patterns.itemsize)
-    out = np.empty_like(patterns)
+    out = np.empty_like(patterns) if out is None else out
     _kernels.keep_at_least_into(patterns, mask, max(pattern, 1), out)
-    if n_ties_to_remove and pattern > 0:
-        ties = np.flatnonzero((out & out.dtype.type(mask)) == pattern)
-        out[ties[max(ties.size - n_ties_to_remove, 0) :]] = 0
+    n_left = n_ties_to_remove if pattern > 0 else 0
+    for end in range(out.size, 0, -_SMALL_CHUNK):
+        if n_left == 0:
+            break
+        part = out[max(end - _SMALL_CHUNK, 0) : end]
+        ties = np.flatnonzero((part & out.dtype.type(mask)) == pattern)[-n_left:]
+        part[ties] = 0
+        n_left -= ties.size
     return out
 
 
@@ -193,7 +213,7 @@ def count_ties(patterns: NDArray[np.unsignedinteger], pattern: int) -> tuple[int
     """
     mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
     n_below = n_equal = 0
-    for part in chunks(patterns):
+    for part in small_chunks(patterns):
         magnitudes = part & mask
         n_below += int(np.count_nonzero(magnitudes < pattern))
         n_equal += int(np.count_nonzero(magnitudes == pattern))

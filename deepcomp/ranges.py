@@ -119,8 +119,8 @@ class RangedFile:
         except MemoryError:
             raise
         except Exception as error:  # whatever a file, or a library for some network, may raise
-            failure = self._failure(error, what)
-        raise failure  # here, where it has no context: that could hold credentials
+            told = failure(error, self.name, self._url, what)
+        raise told  # here, where it has no context: that could hold credentials
 
     def _file_of_this_process(self) -> BinaryIO:
         if self._process != os.getpid():  # a connection is not shared with a forked process
@@ -128,32 +128,54 @@ class RangedFile:
             self._process = os.getpid()
         return self._file
 
-    def _failure(self, error: Exception, what: str) -> Exception:
-        """Say what went wrong, in one line and without credentials."""
-        where = f"{self.name}: {what}: " if what else f"{self.name}: "
-        if isinstance(error, ImportError):
-            is_ours = error.name in _EXTRA or any(name in str(error) for name in _EXTRA)
-            how = " (pip install deepcomp[remote])" if is_ours else ""  # others: s3fs, ...
-            return ImportError(f"{where}{self._reason(error)}{how}", name=error.name)
-        if self._url.startswith("http") and isinstance(error, ValueError):  # as fsspec tells it
-            return OSError(
-                f"{where}the server does not send ranges of the file, or does not tell its size: "
-                "download it, and load the copy"
-            )
-        cause = error.__cause__ or error  # fsspec says of any error of a server: not found
-        number = cause.errno if isinstance(cause, OSError) else None
-        if isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404:  # HTTP
-            number = errno.ENOENT
-        if number == errno.ENOENT:
-            return FileNotFoundError(number, os.strerror(number), self.name)
-        message = f"{where}cannot be read: {self._reason(cause)}"
-        return OSError(message) if number is None else OSError(number, message)
 
-    def _reason(self, error: BaseException) -> str:
-        reason = str(error).replace(self._url, self.name) if self._url else str(error)
-        reason = " ".join(text_without_credentials(reason).split())[:_LONGEST_REASON]
-        reason = reason if reason.isprintable() else reason.encode("unicode_escape").decode()
-        return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
+def failure(error: Exception, name: str, url: str, what: str = "", verb: str = "read") -> Exception:
+    """Say what went wrong with a file, in one line and without credentials.
+
+    Parameters
+    ----------
+    error : Exception
+        Whatever a file, or a library for some network, has raised.
+    name : str
+        Of the file, for messages.
+    url : str
+        Where it is; empty if it is the caller's.
+    what : str, optional
+        What was read or written.
+    verb : {"read", "written"}
+
+    Returns
+    -------
+    Exception
+        To be raised where it has no context: that could hold credentials.
+    """
+    where = f"{name}: {what}: " if what else f"{name}: "
+    if isinstance(error, ImportError):
+        is_ours = error.name in _EXTRA or any(extra in str(error) for extra in _EXTRA)
+        how = " (pip install deepcomp[remote])" if is_ours else ""  # others: s3fs, ...
+        return ImportError(f"{where}{_reason(error, name, url)}{how}", name=error.name)
+    if verb == "read" and url.startswith("http") and isinstance(error, ValueError):  # of fsspec
+        return OSError(
+            f"{where}the server does not send ranges of the file, or does not tell its size: "
+            "download it, and load the copy"
+        )
+    cause = error.__cause__ or error  # fsspec says of any error of a server: not found
+    number = cause.errno if isinstance(cause, OSError) else None
+    if isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404:  # HTTP
+        number = errno.ENOENT
+    if isinstance(cause, IsADirectoryError):
+        number = errno.EISDIR
+    if number == errno.ENOENT:
+        return FileNotFoundError(number, os.strerror(number), name)
+    message = f"{where}cannot be {verb}: {_reason(cause, name, url)}"
+    return OSError(message) if number is None else OSError(number, message)
+
+
+def _reason(error: BaseException, name: str, url: str) -> str:
+    reason = str(error).replace(url, name) if url else str(error)
+    reason = " ".join(text_without_credentials(reason).split())[:_LONGEST_REASON]
+    reason = reason if reason.isprintable() else reason.encode("unicode_escape").decode()
+    return f"{type(error).__name__}: {reason}" if reason else type(error).__name__
 
 
 def open_file(
@@ -191,7 +213,11 @@ def _open_url(url: str) -> Any:
     import fsspec
 
     filesystem, path = fsspec.url_to_fs(url)
-    return filesystem.open(path, "rb", cache_type="none")  # any other one would read ahead
+    file = filesystem.open(path, "rb", cache_type="none")  # any other one would read ahead
+    details = getattr(file, "details", None)
+    if isinstance(details, dict) and details.get("type") == "directory":
+        raise IsADirectoryError(url)  # stores of objects open one as an empty file
+    return file
 
 
 def _read(file: Any, start: int, n: int) -> Any:

@@ -67,11 +67,10 @@ def runs_to_gaps(runs: NDArray[np.uint32], gap_bits: int) -> NDArray[np.uint8]:
     """
     escape = _escape(gap_bits)
     runs = np.require(runs, requirements="A")
-    n_escapes = int((runs // np.uint32(escape)).sum(dtype=np.int64))
-    symbols = np.empty(runs.size + n_escapes, np.uint8)
-    if runs.size:
-        _kernels.gap_symbols_into(runs, gap_bits, symbols)
-    return symbols
+    most_escapes = int(runs.sum(dtype=np.int64)) // escape
+    symbols = np.empty(runs.size + most_escapes, np.uint8)
+    n = _kernels.gap_symbols_into(runs, gap_bits, symbols) if runs.size else 0
+    return symbols[:n]
 
 
 def to_positions(gaps: NDArray[np.uint8], gap_bits: int) -> NDArray[np.int64]:

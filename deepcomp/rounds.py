@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Generator, Sequence
 from math import prod
 from typing import Any, TypeVar
@@ -26,6 +25,7 @@ from .part_tasks import (
 )
 from .passes import Pass, Passes
 from .records import ITEMSIZE
+from .urls import join
 from .workers import Task, Workers
 
 T = TypeVar("T")
@@ -47,7 +47,7 @@ def run(
     model : LargeModel
     shards : list of ShardFile
     folder : str
-        For the parts.
+        For the parts; a path or a URL.
     task_numel : int
     """
     checks = [
@@ -89,11 +89,11 @@ class _Paths:
 
     def of(self, batch: list[LargeTensor]) -> str:
         first, last = self._numbers[batch[0].name], self._numbers[batch[-1].name]
-        return os.path.join(self._folder, f"{first:06d}-{last:06d}.dcz")
+        return join(self._folder, f"{first:06d}-{last:06d}.dcz")
 
     def of_piece(self, extent: Extent) -> str:
         name = f"{self._numbers[extent.name]:06d}-{extent.first}-{extent.last}.dcz"
-        return os.path.join(self._folder, name)
+        return join(self._folder, name)
 
 
 def _whole_task(path: str, batch: list[LargeTensor], cuts: dict[str, list[Cut]]) -> Task:

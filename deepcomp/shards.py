@@ -26,7 +26,7 @@ from .index import (
 )
 from .ranges import open_file
 from .records import MAX_CRC32, TensorRecord
-from .urls import is_url
+from .urls import beside, is_url, join
 
 INDEX_SUFFIX = ".dcz.index.json"
 INDEX_NAME = "model" + INDEX_SUFFIX
@@ -277,14 +277,6 @@ class Shards:
         raise TypeError("an open model in several files cannot be pickled; its tensors can")
 
 
-def beside(path: str, name: str) -> str:
-    """Return the path, or the URL, of a file in the folder of another."""
-    if is_url(path):
-        start, _, query = path.partition("?")
-        return f"{start.rpartition('/')[0]}/{name}" + (f"?{query}" if query else "")
-    return os.path.join(os.path.dirname(path), name)
-
-
 def index_in(path: str) -> str | None:
     """Return the index of shards that a path stands for: itself, or the only one in a folder.
 
@@ -296,7 +288,7 @@ def index_in(path: str) -> str | None:
     if path.partition("?")[0].endswith(INDEX_SUFFIX):
         return path
     if is_url(path):
-        return beside(path, INDEX_NAME) if path.endswith("/") else None
+        return join(path, INDEX_NAME) if path.partition("?")[0].endswith("/") else None
     if not os.path.isdir(path):
         return None
     found = sorted(name for name in os.listdir(path) if name.endswith(INDEX_SUFFIX))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -13,9 +14,9 @@ from .errors import DczError
 from .model import CompressedModel
 from .readback import compare
 from .records import TensorRecord
-from .shards import Shards, index_in
+from .shards import INDEX_NAME, Shards, index_in
 from .tensor import CompressedTensor
-from .urls import is_url, without_credentials
+from .urls import is_url, join, without_credentials
 
 if TYPE_CHECKING:
     import torch
@@ -138,7 +139,7 @@ def load(
     the same time, and no forked process may use it.
 
     **A folder**, or an index ``*.dcz.index.json``, as `compress_checkpoint` writes them, or the URL
-    of such an index, is one model in several files. Each is opened when one of its tensors is
+    of one of these, is one model in several files. Each is opened when one of its tensors is
     first asked for.
 
     A valid file may be small and its tensors large: up to 2**20 entries a byte, if all are zero.
@@ -199,7 +200,7 @@ def load(
         index = index_in(file)
     elif isinstance(file, os.PathLike) and not is_url(os.fsdecode(file)):  # which is never a URL
         index = index_in(os.fsdecode(file))
-    reader = Reader(file) if index is None else Shards(index)
+    reader = _opened(file) if index is None else Shards(index)
     records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
     dense_nbytes = sum(r.dense_nbytes for r in records)
     if max_dense_bytes is not None and dense_nbytes > max_dense_bytes:
@@ -208,6 +209,17 @@ def load(
             f"expected at most {max_dense_bytes} (max_dense_bytes)"
         )
     return model_of(reader) if isinstance(reader, Reader) else _model_of_shards(reader)
+
+
+def _opened(file: str | os.PathLike[str] | BinaryIO) -> Reader | Shards:
+    """Open a file, or a folder whose URL does not end with a slash."""
+    try:
+        return Reader(file)
+    except (FileNotFoundError, IsADirectoryError):
+        if isinstance(file, str) and is_url(file) and not file.endswith(".dcz"):
+            with contextlib.suppress(FileNotFoundError):
+                return Shards(join(file, INDEX_NAME))
+        raise
 
 
 def _model_of_shards(shards: Shards) -> CompressedModel:

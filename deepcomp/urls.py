@@ -1,8 +1,9 @@
-"""URLs as they are given to `load`: which strings are some, and how messages name them.
+"""URLs where paths may be: which strings are some, how messages name them, and what is beside them.
 
 Standard library only.
 """
 
+import os
 import re
 
 _SCHEME = re.compile(r"(?:[A-Za-z][\w+.-]*::)*[A-Za-z][\w+.-]*://")
@@ -33,6 +34,39 @@ def without_credentials(url: str) -> str:
     'https://host:8080/model.dcz?...'
     """
     return _QUERY.sub(r"\1...", _USER.sub("://", url))
+
+
+def shown(path: str) -> str:
+    """Return how messages name a path or a URL."""
+    return without_credentials(path) if is_url(path) else path
+
+
+def join(folder: str, name: str) -> str:
+    """Return the path, or the URL, of a file in a folder.
+
+    Examples
+    --------
+    >>> join("https://host/packed/?token=a", "model.dcz"), join("packed", "model.dcz")
+    ('https://host/packed/model.dcz?token=a', 'packed/model.dcz')
+    """
+    if not is_url(folder):
+        return os.path.join(folder, name)
+    start, mark, query = folder.partition("?")
+    return f"{start if start.endswith('/') else start + '/'}{name}{mark}{query}"
+
+
+def beside(path: str, name: str) -> str:
+    """Return the path, or the URL, of a file in the folder of another.
+
+    Examples
+    --------
+    >>> beside("s3://bucket/packed/model.dcz.index.json", "a.dcz")
+    's3://bucket/packed/a.dcz'
+    """
+    if not is_url(path):
+        return os.path.join(os.path.dirname(path), name)
+    start, mark, query = path.partition("?")
+    return f"{start.rpartition('/')[0]}/{name}{mark}{query}"
 
 
 def text_without_credentials(text: str) -> str:

@@ -127,9 +127,11 @@ def _parallel(n_jobs: int | None) -> Any:
             f"n_jobs={n_jobs} needs joblib: pip install deepcomp[parallel] "
             "(or deepcomp[dask], deepcomp[ray])"
         ) from None
-    parallel = Parallel(n_jobs=n_jobs, return_as="list")
+    # one task at a time: after some short ones joblib would hand out several at once, the last of
+    # which one worker does while the others wait for the end of the round
+    parallel = Parallel(n_jobs=n_jobs, return_as="list", batch_size=1)
     if parallel._backend.supports_return_generator:
-        parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered")
+        parallel = Parallel(n_jobs=n_jobs, return_as="generator_unordered", batch_size=1)
     return parallel
 
 

@@ -9,11 +9,13 @@ SECRETS = ("alice", "open-sesame", "s1gnature")  # parts of each URL below
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `content` under any path.
+    """Serves `content` under any path, or `files`.
 
     Attributes
     ----------
     content : bytes
+    files : dict of str to bytes
+        By the last part of a path; when there are some, there is nothing else.
     answer : callable
         From the bytes of a range to what is sent in their place.
     send_ranges : bool
@@ -32,6 +34,7 @@ class Server(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.content, self.claimed_nbytes, self.status = b"", None, None
+        self.files = {}
         self.answer, self.send_ranges = bytes, True
         self.ranges, self.n_sent = [], 0
 
@@ -56,27 +59,38 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+    @property
+    def _content(self):
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        return self.server.files.get(name, b"") if self.server.files else self.server.content
+
+    @property
+    def _status(self):
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        is_missing = bool(self.server.files) and name not in self.server.files
+        return self.server.status or (404 if is_missing else None)
+
     def do_HEAD(self):
-        self._head(self.server.status or 200, self._nbytes)
+        self._head(self._status or 200, self._nbytes)
 
     def do_GET(self):
-        if self.server.status:
-            return self._head(self.server.status, 0)
+        if self._status:
+            return self._head(self._status, 0)
         found = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if not found or not self.server.send_ranges:
             self._head(200, self._nbytes)
-            return self._send(self.server.content, self._nbytes)
+            return self._send(self._content, self._nbytes)
         start, end = int(found[1]), int(found[2]) + 1
         self.server.ranges.append((start, end))
-        data = self.server.answer(self.server.content[start:end])
-        if start >= len(self.server.content):
+        data = self.server.answer(self._content[start:end])
+        if start >= len(self._content):
             return self._head(416, 0)
         self._head(206, len(data), f"bytes {start}-{end - 1}/{self._nbytes}")
         self._send(data, len(data))
 
     @property
     def _nbytes(self):
-        return self.server.claimed_nbytes or len(self.server.content)
+        return self.server.claimed_nbytes or len(self._content)
 
     def _head(self, status, nbytes, content_range=None):
         self.send_response(status)

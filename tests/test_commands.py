@@ -193,7 +193,7 @@ def test_what_is_no_checkpoint_is_unusable(dcz, folder):
     assert fails(dcz("compress", "missing.npz", "out.dcz"), 2, "missing.npz: No such file")
     assert fails(dcz("compress", "model.dcz", "out.dcz"), 2, "dcz inspect or dcz decompress")
     url = "https://me:secret@host/m.pt"
-    assert fails(dcz("compress", url, "out.dcz"), 2, "https://host/m.pt: checkpoints are read from")
+    assert fails(dcz("compress", url, "out.dcz"), 2, "https://host/m.pt: of a URL a .safetensors")
     np.savez("empty.npz")
     torch.save({}, "empty.pt")
     assert fails(dcz("compress", "empty.npz", "out.dcz"), 2, "empty.npz: no tensors found")

@@ -442,7 +442,7 @@ def test_what_only_looks_like_a_torch_checkpoint_is_said_to_be_what_it_is(tmp_pa
     path.write_bytes(b"")
     refused(path, "found an empty file")
     path = "https://me:secret@host/m.pt"
-    with pytest.raises(ValueError, match=r"^https://host/m\.pt: .* read from local files"):
+    with pytest.raises(ValueError, match=r"^https://host/m\.pt: .*: download it first"):
         read_checkpoint(path)
 
 

@@ -21,11 +21,12 @@ ALLOWED = {
     "files": ({"errors"}, False),
     "patterns": (set(), False),
     "urls": (set(), False),
+    "places": ({"", "errors", "files", "ranges", "urls"}, False),
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
     "checksums": ({"index", "pages", "records"}, False),
     "container": (
-        {"checksums", "errors", "files", "records", "index", "pages", "ranges"},
+        {"checksums", "errors", "files", "records", "index", "pages", "places", "ranges"},
         False,
     ),
     "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
@@ -49,7 +50,7 @@ ALLOWED = {
     "kmeans": ({"_kernels"}, True),
     "sharing": ({"_kernels", "kmeans"}, True),
     "huffman": ({"_kernels", "records", "errors"}, True),
-    "counts": ({"_kernels", "huffman", "memory", "records", "sharing"}, True),
+    "counts": ({"_kernels", "huffman", "memory", "prune", "records", "sharing"}, True),
     "encode": ({"counts", "records", "sections", "huffman", "relindex"}, True),
     "threads": (set(), False),
     "blocks": ({"_kernels", "records", "sections", "errors"}, True),
@@ -72,7 +73,7 @@ ALLOWED = {
     "passes": (set(), True),
     "cut_passes": ({"_kernels", "floats", "passes", "prune"}, True),
     "codebook_passes": (
-        {"_kernels", "floats", "kmeans", "passes", "prune", "records", "sharing"},
+        {"_kernels", "floats", "kmeans", "memory", "passes", "prune", "records", "sharing"},
         True,
     ),
     "pipeline": (
@@ -90,21 +91,21 @@ ALLOWED = {
         | {"shards", "tensor", "urls"},
         False,
     ),
-    "extents": ({"arrays", "decode", "records"}, True),
+    "extents": ({"arrays", "decode", "places", "records", "urls"}, True),
     "part_tasks": (
         {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
         | {"extents", "passes", "pipeline", "prune", "records"},
         False,
     ),
     "workers": ({"part_tasks"}, False),
-    "job": ({"", "files"}, False),
-    "large_model": ({"arrays", "extents", "importers", "pipeline", "records"}, False),
+    "job": ({"", "places", "urls"}, False),
+    "large_model": ({"arrays", "extents", "importers", "pipeline", "records", "urls"}, False),
     "rounds": (
         {"", "codebook_passes", "cut_passes", "encode", "extents", "large_model", "part_tasks"}
-        | {"counts", "passes", "records", "workers"},
+        | {"counts", "passes", "records", "urls", "workers"},
         False,
     ),
-    "large": ({"", "job", "records"}, False),
+    "large": ({"", "job", "places", "records", "urls"}, False),
     "hf": ({"compression", "model", "storage"}, False),
     "difference": ({"decode", "values"}, True),
     "cli": ({"commands", "commands.terminal", "errors", "tables"}, False),
@@ -117,9 +118,9 @@ ALLOWED = {
         {"", "listing", "tables", "commands.completion", "commands.settings_options"},
         False,
     ),
-    "commands.streams": ({"container", "errors", "commands.terminal"}, False),
+    "commands.streams": ({"container", "errors", "urls", "commands.terminal"}, False),
     "commands.compress": (
-        {"container", "report"}
+        {"container", "report", "urls"}
         | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
         False,
     ),
@@ -129,10 +130,10 @@ ALLOWED = {
         False,
     ),
     "commands.plan": (
-        {"tables", "commands.compress", "commands.large", "commands.terminal"},
+        {"tables"} | {f"commands.{name}" for name in ("compress", "large", "streams", "terminal")},
         False,
     ),
-    "estimate": ({"large", "large_model", "part_tasks", "records"}, False),
+    "estimate": ({"large", "large_model", "part_tasks", "places", "records"}, False),
     "commands.decompress": (
         {"errors", "tables", "commands.streams", "commands.terminal"},
         False,
@@ -188,7 +189,10 @@ ALLOWED = {
     "nn.thinet": ({"rules", "nn.convert", "nn.coupling", "nn.cutting", "nn.samples"}, False),
     "nn.cutting": ({"nn.constants", "nn.coupling", "nn.resize"}, False),
     "nn.shrinking": ({"nn.constants", "nn.coupling", "nn.cutting", "nn.trial"}, False),
-    "importers.safetensors": ({"arrays", "decode", "files", "records"}, True),
+    "importers.safetensors": (
+        {"arrays", "decode", "files", "ranges", "records", "urls"},
+        True,
+    ),
     "importers.bitmask": ({"arrays", "decode"}, True),
     "importers.npz": ({"arrays", "decode", "sparse"}, True),
     "importers.pytorch": (set(), False),
@@ -202,6 +206,7 @@ ALLOWED = {
             "importers.npz",
             "importers.pytorch",
             "importers.safetensors",
+            "places",
             "urls",
         },
         False,

@@ -1,14 +1,18 @@
 """A tensor in parts: the same cut, codebook and bytes as in one piece, wherever it is cut."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from unittest import mock
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import FLOAT_DTYPES, generators, to_patterns, weights
 
-from deepcomp import codebook_passes, counts, encode, pipeline, prune, sharing
+from deepcomp import _kernels, codebook_passes, counts, encode, pipeline, prune, sharing
 from deepcomp.arrays import Source
 from deepcomp.cut_passes import cut_passes
 from deepcomp.encode import encode_part, encode_tensor, make_plan, record_of
@@ -108,3 +112,36 @@ def test_parts_of_many_tensors_are_cut_together_where_the_tensors_are(drawn, spa
         pruned = [prune.keep_at_least(q, *next(cuts)) for q, _ in of_one]
         expected = prune.keep_at_least(source.fetch(), *whole[source.name])
         assert np.concatenate(pruned).tobytes() == expected.tobytes()
+
+
+PASSES = """
+import resource, numpy as np
+from deepcomp import codebook_passes, counts, cut_passes, prune, sharing
+rng = np.random.default_rng(0)
+weights = rng.standard_normal(1 << 21, np.float32)
+patterns = (weights.view(np.uint32) >> 16).astype(np.uint16)
+codebook = np.array([0xBF80, 0x3F80], np.uint16)
+def pass_over():
+    cut_passes._largest_magnitude(patterns, "bfloat16")
+    cut_passes._count_digits(patterns, "bfloat16", "bfloat16", 0, -1)
+    cut_passes._count_ties(patterns, "bfloat16", 0x3F80, "bfloat16")
+    prune.keep_at_least(patterns, 0x3F00, 100, out=patterns)
+    codebook_passes.put_codebook(patterns, "bfloat16", codebook)
+    counts.count_entries(patterns, "bfloat16")
+pass_over()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(4):
+    pass_over()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or _kernels.build_info()["kernels"] != "native",
+    reason="about malloc of glibc, and the twins make large arrays",
+)
+def test_passes_take_few_new_pages_where_malloc_keeps_none():
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}  # as for the workers of Dask
+    command = [sys.executable, "-c", PASSES]
+    found = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert int(found.stdout) < 4 * 2000  # of 4 KiB; the part has 1024

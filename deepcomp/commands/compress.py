@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
 from ..report import make_report
+from ..urls import is_url
 from .settings import NAMES, RULES, combine
 from .streams import STANDARD, display_name, input_path, output_path, refuse_same_file
 from .summary import Result, notes_on, to_json, to_text
@@ -37,12 +38,14 @@ def run(options: argparse.Namespace) -> int:
         from .large import run_large
 
         return run_large(options)
+    if is_url(options.output):
+        where = display_name(options.output)
+        raise CommandError(f"{where}: behind a URL a folder is written, so no name with .dcz")
     if options.jobs is not None:
         raise CommandError("--jobs is for a folder of shards, and OUT must not end with .dcz")
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
-        for file in checkpoint_files(source):
-            refuse_same_file(file, target)
+        refuse_own_input(source, target)
         _check_target(target)
         checkpoint = read(source, options.key)
         found, packed = _compress(checkpoint, options)
@@ -81,10 +84,17 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _is_large(options: argparse.Namespace) -> bool:
-    """Say whether shards become shards."""
+    """Say whether a folder of shards is written: of shards, and wherever a URL is involved."""
     path = options.input
     is_sharded = os.path.isdir(path) or path.endswith(".safetensors.index.json")
+    is_sharded |= is_url(path) or is_url(options.output)
     return is_sharded and options.output != STANDARD and not options.output.endswith(".dcz")
+
+
+def refuse_own_input(source: str, target: str) -> None:
+    """Raise CommandError if a file of a checkpoint would be written over."""
+    for file in [] if is_url(source) else checkpoint_files(source):
+        refuse_same_file(file, target)
 
 
 def _check_target(path: str) -> None:
@@ -103,7 +113,7 @@ def read(path: str, key: str | None = None) -> Checkpoint:
     except ValueError as error:
         raise CommandError(str(error)) from error
     if not checkpoint.tensors:
-        raise CommandError(f"{path}: no tensors found")
+        raise CommandError(f"{display_name(path)}: no tensors found")
     return checkpoint
 
 
@@ -181,11 +191,17 @@ def _save(
 
 def checkpoint_nbytes(path: str) -> int:
     """Return the bytes of a checkpoint: a file, or shards."""
-    return sum(os.path.getsize(file) for file in checkpoint_files(path))
+    from ..places import nbytes_of
+
+    return sum(nbytes_of(file) for file in checkpoint_files(path))
 
 
 def checkpoint_files(path: str) -> list[str]:
     """List the files of a checkpoint: one, or shards, which a folder or an index stands for."""
+    if is_url(path):
+        from ..importers.checkpoint import files_of
+
+        return files_of(path)
     if path.endswith((".safetensors.index.json", ".bin.index.json")):
         path = os.path.dirname(path) or os.curdir
     if not os.path.isdir(path):

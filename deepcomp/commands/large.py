@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import DczError
 from ..tables import printable
-from .compress import checkpoint_files, checkpoint_nbytes, read, settings_for
-from .streams import refuse_same_file
+from .compress import checkpoint_nbytes, read, refuse_own_input, settings_for
+from .streams import display_name
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
 
 if TYPE_CHECKING:
@@ -21,8 +21,7 @@ def run_large(options: argparse.Namespace) -> int:
     """Compress, and print how small it is."""
     from ..large import compress_checkpoint
 
-    for file in checkpoint_files(options.input):
-        refuse_same_file(file, options.output)
+    refuse_own_input(options.input, options.output)
     if os.path.isfile(options.output):
         raise CommandError(f"{options.output}: is a file: expected a folder, or a name with .dcz")
     start = time.perf_counter()
@@ -65,8 +64,8 @@ def _values(options: argparse.Namespace, packed: CompressedModel, seconds: float
     nbytes = sum(r.section_nbytes for r in records) + sum((packed.overhead or {}).values())
     return {
         "schema": 1,
-        "input": options.input,
-        "output": options.output,
+        "input": display_name(options.input),
+        "output": display_name(options.output),
         "n_tensors": len(packed),
         "n_weights": sum(r.numel for r in records),
         "input_nbytes": checkpoint_nbytes(options.input),

@@ -9,6 +9,7 @@ from typing import Any
 from ..tables import printable
 from .compress import checkpoint_nbytes
 from .large import large_settings
+from .streams import display_name
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
 
 
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     jobs = (os.cpu_count() or 1) if jobs == -1 else jobs
     values = {
         "schema": 1,
-        "input": options.input,
+        "input": display_name(options.input),
         "input_nbytes": checkpoint_nbytes(options.input),
         **vars(expected),
         "jobs": jobs,

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from ..container import Reader
 from ..errors import DczError
+from ..urls import shown
 from .terminal import CommandError, is_terminal
 
 STANDARD = "-"
@@ -67,7 +68,7 @@ def open_file(path: str) -> Reader:
 
 def display_name(path: str) -> str:
     """Return how messages call an input."""
-    return "standard input" if path == STANDARD else path
+    return "standard input" if path == STANDARD else shown(path)
 
 
 def refuse_same_file(source: str, target: str) -> None:

@@ -1,5 +1,7 @@
 """Checkpoints of other programs, recognised by what is in them."""
 
+import contextlib
+import errno
 import os
 import zipfile
 from collections.abc import Mapping
@@ -10,9 +12,11 @@ from typing import Any
 from ..arrays import Source, sources
 from ..container import MAGIC
 from ..decode import Patterns
-from ..urls import is_url, without_credentials
+from ..places import nbytes_of
+from ..urls import beside, is_url, join, shown
 from . import bitmask, npz, pytorch, safetensors
 
+_LOCAL_ONLY = (".pt", ".pth", ".bin", ".bin.index.json", ".npz", ".dcz")
 _EXPECTED = "a .safetensors file or a folder of them, a PyTorch checkpoint or an .npz file"
 
 
@@ -56,7 +60,9 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     Parameters
     ----------
     path : str or os.PathLike
-        Of a file, a folder with one model, or an index ``*.safetensors.index.json``.
+        Of a file, a folder with one model, or an index ``*.safetensors.index.json``. Safetensors
+        files can be behind a URL (the extra ``remote``) and are read by ranges; in a folder there
+        they need their usual names, ``model.safetensors`` or ``model.safetensors.index.json``.
     key : str, optional
         Of the state_dict in a PyTorch checkpoint, where it is none of the usual ones.
 
@@ -87,15 +93,50 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     """
     path = os.fsdecode(path)
     if is_url(path):
-        where = without_credentials(path)
-        raise ValueError(f"{where}: checkpoints are read from local files: download it first")
-    if os.path.isdir(path):
-        path = _model_in(path)
-    tensors, metadata = _read(path, key)
+        tensors, metadata = _read_url(path, key)
+    else:
+        path = _model_in(path) if os.path.isdir(path) else path
+        tensors, metadata = _read(path, key)
+    where = shown(path)
     try:
-        return Checkpoint(_listed(path, tensors), metadata)
+        return Checkpoint(_listed(where, tensors), metadata)
     except (ValueError, RuntimeError) as error:  # torch's own are RuntimeErrors
-        raise ValueError(f"{path}: {error}") from None
+        raise ValueError(f"{where}: {error}") from None
+
+
+def files_of(url: str) -> list[str]:
+    """List the URLs of the safetensors files that `read_checkpoint` reads of a URL."""
+    path = _model_at(url)
+    if not path.partition("?")[0].endswith(safetensors.INDEX_SUFFIX):
+        return [path]
+    return [beside(path, name) for name in dict.fromkeys(safetensors.read_index(path).values())]
+
+
+def _read_url(url: str, key: str | None) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Read a safetensors file or an index behind a URL, or the one in a folder there."""
+    path = _model_at(url)
+    if key is not None:
+        raise ValueError(f"{shown(url)}: a key is for PyTorch checkpoints")
+    is_index = path.partition("?")[0].endswith(safetensors.INDEX_SUFFIX)
+    read = safetensors.read_shards if is_index else safetensors.read_file
+    return _unfolded(shown(path), *read(path))
+
+
+def _model_at(url: str) -> str:
+    """Return the URL of a file, or of the index or the file in a folder."""
+    if url.partition("?")[0].lower().endswith(_LOCAL_ONLY):
+        raise ValueError(
+            f"{shown(url)}: of a URL a .safetensors file, its index or a folder with one is read: "
+            "download it first"
+        )
+    if url.partition("?")[0].endswith((safetensors.INDEX_SUFFIX, ".safetensors")):
+        return url
+    names = ("model" + safetensors.INDEX_SUFFIX, "model.safetensors")
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            nbytes_of(join(url, name))
+            return join(url, name)
+    raise FileNotFoundError(errno.ENOENT, f"expected {' or '.join(names)} there", shown(url))
 
 
 def _model_in(folder: str) -> str:

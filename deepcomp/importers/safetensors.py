@@ -20,7 +20,9 @@ import numpy as np
 from ..arrays import Source, check_shape
 from ..decode import Patterns, pattern_dtype
 from ..files import File
+from ..ranges import RangedFile, open_file
 from ..records import ITEMSIZE
+from ..urls import beside, is_url, shown
 
 DTYPES = {
     "BOOL": "bool",
@@ -58,11 +60,12 @@ def looks_like_safetensors(start: bytes, file_nbytes: int) -> bool:
 def read_file(path: str) -> tuple[dict[str, Source], dict[str, str]]:
     """List the tensors of a file.
 
-    The file is mapped into memory: a tensor is read when it is fetched.
+    The file is mapped into memory, or read by ranges: a tensor is read when it is fetched.
 
     Parameters
     ----------
     path : str
+        Or a URL.
 
     Returns
     -------
@@ -77,29 +80,29 @@ def read_file(path: str) -> tuple[dict[str, Source], dict[str, str]]:
     ValueError
         If the file breaks a rule of the format, or has a dtype that a ``.dcz`` file cannot hold.
     """
-    file = File(path)
+    file = open_file(path)
     header_nbytes = int.from_bytes(file.read(0, 8), "little")
     if not looks_like_safetensors(bytes(file.read(0, 9)), file.nbytes):
         raise ValueError(
-            f"{path}: not a safetensors file: expected the size of its header (found "
+            f"{file.name}: not a safetensors file: expected the size of its header (found "
             f"{header_nbytes}, the file has {file.nbytes} bytes) and then '{{'"
         )
     start = 8 + header_nbytes
-    header = parse_json(path, bytes(file.read(8, start)))
+    header = parse_json(file.name, bytes(file.read(8, start)))
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
-        raise ValueError(f"{path}: __metadata__ must map strings to strings")
+        raise ValueError(f"{file.name}: __metadata__ must map strings to strings")
     spans, tensors = [], {}
     for name, entry in header.items():
         try:
             dtype, shape, begin, end = _entry(name, entry, file.nbytes - start)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
+            raise ValueError(f"{file.name}: {error}") from None
         fetch = partial(_fetch, file, name, dtype, start + begin, start + end)
         at = (path, start + begin)
         tensors[name] = Source(name, dtype, shape, (path, name), fetch, location=at)
         spans.append((begin, end, name))
-    _check_no_holes(path, spans, file.nbytes - start)
+    _check_no_holes(file.name, spans, file.nbytes - start)
     return _tie(tensors, metadata)
 
 
@@ -111,7 +114,8 @@ def read_shards(
     Parameters
     ----------
     path : str
-        Of the index, a JSON file whose ``weight_map`` says for each tensor which file holds it.
+        Path or URL of the index, a JSON file whose ``weight_map`` says for each tensor which file
+        holds it.
     read_one : callable
         Reads one of the files.
 
@@ -129,30 +133,41 @@ def read_shards(
         If a file is missing or is none of the format, or if the files do not hold exactly the
         tensors that the index says.
     """
-    with open(path, "rb") as file:
-        weight_map = parse_json(path, file.read(MAX_HEADER_NBYTES)).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
-        raise ValueError(f"{path}: expected a weight_map from names of tensors to names of files")
+    where, weight_map = shown(path), read_index(path)
     found: dict[str, Any] = {}
     metadata: dict[str, str] = {}
     for shard in dict.fromkeys(weight_map.values()):
-        shard_path = os.path.join(os.path.dirname(path), shard)
-        if os.path.basename(shard) != shard or not shard:
-            raise ValueError(f"{path}: {shard!r} is not the name of a file in the same folder")
-        if not os.path.isfile(shard_path):
-            raise ValueError(f"{path}: its file {shard!r} is missing")
+        shard_path = beside(path, shard)
+        if os.path.basename(shard) != shard or not shard or (is_url(path) and "?" in shard):
+            raise ValueError(f"{where}: {shard!r} is not the name of a file in the same folder")
+        if not is_url(path) and not os.path.isfile(shard_path):
+            raise ValueError(f"{where}: its file {shard!r} is missing")
         tensors, more = read_one(shard_path)
         metadata = more | metadata
         for name, tensor in tensors.items():
             expected = weight_map.get(name)
             if expected != shard:
-                where = "does not name it" if expected is None else f"has it in {expected!r}"
-                raise ValueError(f"{shard_path}: tensor {name!r} is there, but the index {where}")
+                has = "does not name it" if expected is None else f"has it in {expected!r}"
+                raise ValueError(
+                    f"{shown(shard_path)}: tensor {name!r} is there, but the index {has}"
+                )
             found[name] = tensor
     for name, shard in weight_map.items():
         if name not in found:
-            raise ValueError(f"{path}: tensor {name!r} is missing in {shard!r}")
+            raise ValueError(f"{where}: tensor {name!r} is missing in {shard!r}")
     return {name: found[name] for name in weight_map}, metadata
+
+
+def read_index(path: str) -> dict[str, str]:
+    """Read which file holds which tensor: the ``weight_map`` of an index, by path or URL."""
+    file = open_file(path)
+    text = bytes(file.read(0, min(file.nbytes, MAX_HEADER_NBYTES)))
+    weight_map = parse_json(file.name, text).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise ValueError(
+            f"{file.name}: expected a weight_map from names of tensors to names of files"
+        )
+    return weight_map
 
 
 def parse_json(path: str, data: bytes) -> dict[str, Any]:
@@ -210,7 +225,7 @@ def _check_no_holes(path: str, spans: list[tuple[int, int, str]], nbytes: int) -
         raise ValueError(f"{path}: the tensors take {last} bytes, found {nbytes}")
 
 
-def _fetch(file: File, name: str, dtype: str, begin: int, end: int) -> Patterns:
+def _fetch(file: File | RangedFile, name: str, dtype: str, begin: int, end: int) -> Patterns:
     entries = np.frombuffer(
         file.read(begin, end, f"tensor {name!r}"), pattern_dtype(ITEMSIZE[dtype])
     )
