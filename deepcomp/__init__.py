@@ -23,6 +23,7 @@ _HOMES = {
     "search": "nn.budget",
     "sensitivity": "nn.scan",
     "share_weights": "nn.shared",
+    "shrink": "nn.shrinking",
 }
 
 _MODULES = ("csr", "exporters", "hf", "importers", "nn", "page", "plot")
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from .nn.pruner import Pruner as Pruner
     from .nn.scan import sensitivity as sensitivity
     from .nn.shared import share_weights as share_weights
+    from .nn.shrinking import shrink as shrink
     from .storage import load as load
     from .storage import save as save
     from .tensor import CompressedTensor as CompressedTensor

@@ -175,7 +175,13 @@ ALLOWED = {
     "nn.distillation": (set(), False),
     "nn.factorable": ({"patterns"}, False),
     "nn.lowrank": ({"pipeline", "nn.convert", "nn.factorable", "nn.replace"}, False),
+    "nn.resize": (set(), False),
     "nn.model": ({"nn.choice", "nn.convert"}, False),
+    "nn.coupling": (set(), False),
+    "nn.constants": ({"nn.coupling"}, False),
+    "nn.channels": ({"nn.constants", "nn.coupling"}, False),
+    "nn.cutting": ({"nn.constants", "nn.coupling", "nn.resize"}, False),
+    "nn.shrinking": ({"nn.constants", "nn.coupling", "nn.cutting", "nn.trial"}, False),
     "importers.safetensors": ({"arrays", "decode", "files", "records"}, True),
     "importers.bitmask": ({"arrays", "decode"}, True),
     "importers.npz": ({"arrays", "decode", "sparse"}, True),
@@ -287,6 +293,7 @@ actions = (
     packed.state_dict, packed["w"].to_torch, lambda: packed.restore(None), lambda: deepcomp.Pruner,
     lambda: deepcomp.share_weights, lambda: deepcomp.search, lambda: deepcomp.sensitivity,
     lambda: deepcomp.nn.SparseLinear, lambda: deepcomp.nn.schedules, lambda: deepcomp.factorize,
+    lambda: deepcomp.shrink,
 )
 for action in actions:
     try:

@@ -12,11 +12,11 @@ except ImportError as error:
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
 _MODULES = (
-    *("budget", "choice", "criteria", "distillation"),
+    *("budget", "channels", "choice", "criteria", "distillation"),
     *("layers", "lowrank", "model", "scan", "schedules"),
 )
 
-__all__ = ["SparseConv2d", "SparseLinear", "criteria", "distillation", "schedules"]
+__all__ = ["SparseConv2d", "SparseLinear", "channels", "criteria", "distillation", "schedules"]
 
 
 def __getattr__(name: str) -> Any:
