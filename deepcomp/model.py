@@ -141,6 +141,7 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         layers: str = "dense",
         batch: int = 1,
         verbose: bool = False,
+        resize: bool = False,
     ) -> Restored:
         """Put weights into a module, in place.
 
@@ -161,6 +162,11 @@ class CompressedModel(Mapping[str, CompressedTensor]):
             With "auto", the number of vectors or images that will come at a time.
         verbose : bool, default False
             Whether to print what was chosen for each layer, and why.
+        resize : bool, default False
+            Whether layers take the shapes that are in the file, as after `deepcomp.shrink`: linear,
+            convolutional, embedding, batch and layer norm ones. Their attributes follow, and their
+            parameters are replaced where shapes differ. Of a grouped convolution the number of
+            groups follows if the channels of a group stay as many.
 
         Returns
         -------
@@ -173,7 +179,8 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         ValueError
             If `layers` or `batch` is none of these.
         RuntimeError
-            If names (with `strict`) or shapes differ; nothing is changed then.
+            If names (with `strict`) or shapes differ, or, with `resize`, a shape is not possible
+            in its layer; nothing is changed then.
         DczError
             If the file is damaged or breaks a rule of ``formats/dcz.md``.
 
@@ -187,7 +194,14 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         >>> packed = deepcomp.compress(model, bits=2, sparsity=0.8)
         >>> packed.restore(model, layers="sparse").layers[0].is_sparse
         True
+        >>> model = torch.nn.Sequential(torch.nn.Linear(200, 100))
+        >>> packed.restore(model, resize=True)
+        Restored(missing_keys=[], unexpected_keys=[])
+        >>> model
+        Sequential(
+          (0): Linear(in_features=90, out_features=30, bias=True)
+        )
         """
         from .nn.model import restore
 
-        return restore(self, model, strict, layers, batch, verbose)
+        return restore(self, model, strict, layers, batch, verbose, resize)

@@ -176,7 +176,7 @@ ALLOWED = {
     "nn.factorable": ({"patterns"}, False),
     "nn.lowrank": ({"pipeline", "nn.convert", "nn.factorable", "nn.replace"}, False),
     "nn.resize": (set(), False),
-    "nn.model": ({"nn.choice", "nn.convert"}, False),
+    "nn.model": ({"nn.choice", "nn.convert", "nn.resize"}, False),
     "nn.coupling": (set(), False),
     "nn.constants": ({"nn.coupling"}, False),
     "nn.channels": ({"nn.constants", "nn.coupling"}, False),

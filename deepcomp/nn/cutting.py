@@ -9,7 +9,7 @@ from torch.nn.modules.conv import _ConvTransposeNd
 
 from .constants import Constants
 from .coupling import Bundle, by_group, n_channels
-from .resize import plan_resizing, resize
+from .resize import apply_plan, plan_resizing
 
 
 def cut(model: nn.Module, bundles: list[Bundle], constants: Constants) -> None:
@@ -27,7 +27,7 @@ def cut(model: nn.Module, bundles: list[Bundle], constants: Constants) -> None:
         plan, problems = plan_resizing(model, {name: tuple(t.shape) for name, t in new.items()})
         if problems:
             raise ValueError("; ".join(problems))
-        resize(plan)
+        apply_plan(plan)
         for name, value in new.items():
             layer, _, key = name.rpartition(".")
             getattr(model.get_submodule(layer), key).copy_(value)

@@ -6,6 +6,7 @@ import torch
 
 from .choice import Choice, choose_layers, replace_layers
 from .convert import DTYPES, flat_patterns
+from .resize import Resizing, apply_plan, plan_resizing
 
 if TYPE_CHECKING:
     from ..model import CompressedModel
@@ -40,6 +41,7 @@ def restore(
     layers: str,
     batch: int,
     verbose: bool,
+    resize: bool,
 ) -> Restored:
     """Put weights into a module; see `CompressedModel.restore`."""
     if layers not in ("dense", "sparse", "auto"):
@@ -48,17 +50,40 @@ def restore(
         raise ValueError(f"batch is {batch!r}: expected an integer of 1 or more")
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"expected an nn.Module to restore into, not a {type(model).__name__}")
+    targets, masks = _targets(model)
+    shapes = {name: packed[name].shape for name in packed} if resize else {}
+    plan, problems = plan_resizing(model, shapes)
+    _check(packed, model, targets, strict, plan, problems)
+    for name in packed:
+        packed[name].check()
+    choices = [] if layers == "dense" else choose_layers(packed, model, layers, batch)
+    if plan:
+        apply_plan(plan)
+        targets, masks = _targets(model)
+    _write(packed, targets, masks, {f"{c.layer}.weight" for c in choices if c.is_sparse})
+    missing = [name for name in targets if name not in packed]
+    unexpected = [name for name in packed if name not in targets]
+    replace_layers(packed, model, choices)
+    restored = Restored(missing, unexpected)
+    restored.layers = choices
+    if verbose:
+        print(*choices, sep="\n")
+    return restored
+
+
+def _targets(model: torch.nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what is written to, and the masks of what ``torch.nn.utils.prune`` has folded."""
     targets = model.state_dict(keep_vars=True)
     folded = [n.removesuffix("_orig") for n in targets if n.endswith("_orig")]
     folded = [n for n in folded if f"{n}_mask" in targets and n not in targets]
     for name in folded:
         targets[name] = targets.pop(f"{name}_orig")
-    masks = {name: targets.pop(f"{name}_mask") for name in folded}
-    _check(packed, model, targets, strict)
-    for name in packed:
-        packed[name].check()
-    choices = [] if layers == "dense" else choose_layers(packed, model, layers, batch)
-    replaced = {f"{choice.layer}.weight" for choice in choices if choice.is_sparse}
+    return targets, {name: targets.pop(f"{name}_mask") for name in folded}
+
+
+def _write(
+    packed: "CompressedModel", targets: dict[str, Any], masks: dict[str, Any], replaced: set[str]
+) -> None:
     needed = {id(target) for name, target in targets.items() if name not in replaced}
     written: dict[int, str] = {}
     with torch.no_grad():
@@ -74,14 +99,6 @@ def restore(
             written[id(target)] = packed[name].name
             if name in masks:
                 masks[name].copy_(target != 0)
-    missing = [name for name in targets if name not in packed]
-    unexpected = [name for name in packed if name not in targets]
-    replace_layers(packed, model, choices)
-    restored = Restored(missing, unexpected)
-    restored.layers = choices
-    if verbose:
-        print(*choices, sep="\n")
-    return restored
 
 
 def _decode_into(packed: "CompressedModel", name: str, target: torch.Tensor) -> None:
@@ -113,9 +130,15 @@ def _prefix_hint(packed: "CompressedModel", targets: dict[str, Any]) -> str:
 
 
 def _check(
-    packed: "CompressedModel", model: torch.nn.Module, targets: dict[str, Any], strict: bool
+    packed: "CompressedModel",
+    model: torch.nn.Module,
+    targets: dict[str, Any],
+    strict: bool,
+    plan: list[Resizing],
+    reasons: list[str],
 ) -> None:
     problems = []
+    planned = {f"{r.name}.{key}".removeprefix(".") for r in plan for key in r.shapes}
     if strict:
         # a counter that old checkpoints lack, and that load_state_dict does not ask for either
         missing = [n for n in targets if n not in packed and not n.endswith("num_batches_tracked")]
@@ -129,9 +152,10 @@ def _check(
     for name, target in targets.items():
         if not isinstance(target, torch.Tensor):
             problems.append(f"{name} is not a tensor but a {type(target).__name__}")
-        elif name in packed and tuple(target.shape) != packed[name].shape:
+        elif name in packed and name not in planned and target.shape != packed[name].shape:
             problems.append(
                 f"{name}: expected shape {list(target.shape)}, found {list(packed[name].shape)}"
             )
+    problems += reasons
     if problems:
         raise RuntimeError(f"cannot restore {type(model).__name__}: {'; '.join(problems)}")

@@ -10,6 +10,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 Shape = tuple[int, ...]
 
+KINDS = (nn.Linear, _ConvNd, nn.Embedding, _BatchNorm, nn.LayerNorm)
+
 
 class Resizing(NamedTuple):
     """What is to be changed of one layer.
@@ -47,22 +49,18 @@ def plan_resizing(
     plan : list of Resizing
         Of the layers of which a shape differs.
     problems : list of str
-        What cannot be done, and why; to be raised as one error.
+        Which layers cannot change, and why. Tensors of another number of dimensions are in none
+        of both.
     """
-    plan, problems = [], []
+    state = model.state_dict(keep_vars=True)  # under all names of what is tied
+    wanted = {id(state[name]): tuple(shape) for name, shape in shapes.items() if name in state}
+    plan: list[Resizing] = []
+    problems: list[str] = []
     for name, module in model.named_modules(remove_duplicate=False):
-        own = {**module._parameters, **module._buffers}
-        prefix = f"{name}." if name else ""
-        found = {
-            key: tuple(shapes[prefix + key])
-            for key, tensor in own.items()
-            if tensor is not None and prefix + key in shapes
-        }
-        if all(own[key].shape == shape for key, shape in found.items()):
-            continue
-        wrong = _other_rank(prefix, own, found)
-        if wrong:
-            problems += wrong
+        own = {k: t for k, t in {**module._parameters, **module._buffers}.items() if t is not None}
+        found = {key: wanted[id(t)] for key, t in own.items() if id(t) in wanted}
+        differing = [key for key, shape in found.items() if own[key].shape != shape]
+        if not differing or any(own[key].dim() != len(found[key]) for key in differing):
             continue
         try:
             plan.append(Resizing(name, module, found, _sizes(module, own, found)))
@@ -71,37 +69,30 @@ def plan_resizing(
     return plan, problems
 
 
-def resize(plan: list[Resizing]) -> None:
+def apply_plan(plan: list[Resizing]) -> None:
     """Give layers the shapes of a plan, in place; the entries are not initialized.
 
     Parameters that are shared stay shared.
     """
     new: dict[int, Tensor] = {}
     for _, module, shapes, sizes in plan:
-        for table in (module._parameters, module._buffers):
-            for key, old in list(table.items()):
+        tables: tuple[dict[str, Any], ...] = (module._parameters, module._buffers)
+        for table in tables:
+            for key, old in table.items():
                 if old is None or key not in shapes or old.shape == shapes[key]:
                     continue
                 if id(old) not in new:
-                    fresh = torch.empty(shapes[key], dtype=old.dtype, device=old.device)
+                    new[id(old)] = torch.empty(shapes[key], dtype=old.dtype, device=old.device)
                     if isinstance(old, nn.Parameter):
-                        fresh = nn.Parameter(fresh, old.requires_grad)
-                    new[id(old)] = fresh
+                        new[id(old)] = nn.Parameter(new[id(old)], old.requires_grad)
                 table[key] = new[id(old)]
         for key, size in sizes.items():
             setattr(module, key, size)
 
 
-def _other_rank(prefix: str, own: Mapping[str, Any], found: Mapping[str, Shape]) -> list[str]:
-    return [
-        f"{prefix}{key}: expected {own[key].dim()} dimensions as of {list(own[key].shape)}, "
-        f"found shape {list(shape)}"
-        for key, shape in found.items()
-        if len(shape) != own[key].dim()
-    ]
-
-
-def _sizes(module: nn.Module, own: Mapping[str, Any], found: Mapping[str, Shape]) -> dict[str, Any]:
+def _sizes(
+    module: nn.Module, own: Mapping[str, Tensor], found: Mapping[str, Shape]
+) -> dict[str, Any]:
     """Return the attributes of a layer whose tensors have these shapes.
 
     Raises
@@ -109,13 +100,17 @@ def _sizes(module: nn.Module, own: Mapping[str, Any], found: Mapping[str, Shape]
     ValueError
         If the shapes do not fit together, or the layer is of another kind.
     """
-    shapes = {key: tuple(t.shape) for key, t in own.items() if t is not None} | dict(found)
+    shapes = {key: tuple(t.shape) for key, t in own.items()} | dict(found)
     sizes: dict[str, Any]
+    if not isinstance(module, KINDS):
+        raise ValueError("layers of this kind cannot be resized")
+    if "weight" not in shapes and not isinstance(module, _BatchNorm):
+        raise ValueError("its weight is made by a parametrization or is being pruned")
     if isinstance(module, nn.LayerNorm):
         sizes = {"normalized_shape": shapes["weight"]}
         expected = dict.fromkeys(shapes, shapes["weight"])
     elif isinstance(module, _BatchNorm):
-        size = next(iter(found.values()))
+        size = max(found.values(), key=len)  # a counter has no dimension
         sizes = {"num_features": size[0]}
         expected = {key: size if shape else () for key, shape in shapes.items()}
     elif isinstance(module, nn.Embedding):
@@ -126,15 +121,9 @@ def _sizes(module: nn.Module, own: Mapping[str, Any], found: Mapping[str, Shape]
     elif isinstance(module, nn.Linear):
         sizes = dict(zip(("out_features", "in_features"), shapes["weight"]))
         expected = {"bias": (sizes["out_features"],)}
-    elif isinstance(module, _ConvNd):
+    else:
         sizes = conv_sizes(module, shapes["weight"])
         expected = {"bias": (sizes["out_channels"],)}
-    else:
-        changed = [key for key, shape in found.items() if own[key].shape != shape]
-        raise ValueError(
-            f"its {changed[0]} has shape {list(own[changed[0]].shape)}, found "
-            f"{list(shapes[changed[0]])} in the file, and layers of this kind cannot be resized"
-        )
     for key, shape in expected.items():
         if key in shapes and shapes[key] != shape:
             raise ValueError(f"expected {key} of shape {list(shape)}, found {list(shapes[key])}")
