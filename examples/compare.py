@@ -33,7 +33,7 @@ from torch import nn
 import deepcomp
 
 N_TRAIN, N_HELD_OUT, N_TEST = 50_000, 2_500, 5_000
-N_STEPS, N_LONG = 200, 2000
+N_STEPS, N_LONG = 200, 1600
 QUICK_PART, QUICK_STEPS, QUICK_LONG = 20, 15, 45
 SHARED_BITS = 5
 N_TIMED, N_ROUNDS = 32, 9  # images in a batch, and batches of which the median is taken

@@ -25,7 +25,7 @@ N_LAYERS = 20
 N_CALIBRATION = 500  # images from which ThiNet chooses
 INNER = "layer*.conv1"  # filters of these are pruned: the others are added to the shortcuts
 CONVOLUTIONS = "layer*.conv*.weight"  # shared at few bits; the first and the last layer stay exact
-WEIGHT_LR, CODEBOOK_LR, STUDENT_LR = 2e-3, 2e-3, 5e-3
+WEIGHT_LR, CODEBOOK_LR, STUDENT_LR = 3e-3, 5e-3, 5e-3
 TEMPERATURE, SOFT = 4.0, 0.7
 AUGMENTED = Recipe(0, 0, 0, sparsity=0.0, bits={}, shift=4, flip=True, batch_size=64, mixed=True)
 
