@@ -29,6 +29,7 @@ from resnet import ResNet
 from resnet_cifar import find_files, read_images, read_weights
 from retrain import Data, n_wrong
 from torch import nn
+from tqdm import tqdm
 
 import deepcomp
 
@@ -135,7 +136,8 @@ def measure(options: argparse.Namespace, output: Path) -> list[Row]:
     wanted = jobs(n_steps, n_long, options.quick)
     longest_first = sorted(wanted, key=lambda job: -job.n_steps)  # so none is left to one process
     tasks = [delayed(run)(j, options.data, part, options.held_out, networks) for j in longest_first]
-    Parallel(n_jobs=options.jobs, verbose=5)(tasks)
+    found = Parallel(n_jobs=options.jobs, return_as="generator_unordered")(tasks)
+    list(tqdm(found, total=len(tasks)))
     rows, n_layers = [], {}
     for job in wanted:
         own = json.loads((networks / f"{job.name}.json").read_text())
