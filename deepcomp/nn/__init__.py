@@ -11,9 +11,11 @@ except ImportError as error:
 
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
-_MODULES = ("budget", "channels", "choice", "criteria", "layers", "model", "scan", "schedules")
+_MODULES = (
+    "budget", "channels", "choice", "criteria", "layers", "model", "scan", "schedules", "thinet"
+)  # fmt: skip
 
-__all__ = ["SparseConv2d", "SparseLinear", "channels", "criteria", "schedules"]
+__all__ = ["SparseConv2d", "SparseLinear", "channels", "criteria", "schedules", "thinet"]
 
 
 def __getattr__(name: str) -> Any:
