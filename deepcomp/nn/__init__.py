@@ -12,11 +12,15 @@ except ImportError as error:
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
 _MODULES = (
+_MODULES = (
     *("budget", "channels", "choice", "criteria", "distillation"),
-    *("layers", "lowrank", "model", "scan", "schedules"),
+    *("layers", "lowrank", "model", "scan", "schedules", "thinet"),
 )
 
-__all__ = ["SparseConv2d", "SparseLinear", "channels", "criteria", "distillation", "schedules"]
+__all__ = [
+    *("SparseConv2d", "SparseLinear"),
+    *("channels", "criteria", "distillation", "schedules", "thinet"),
+]
 
 
 def __getattr__(name: str) -> Any:

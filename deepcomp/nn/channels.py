@@ -3,12 +3,12 @@
 from collections import Counter
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .constants import Constants, find_constants
-from .coupling import Bundle, Slot, double_copy, find_bundles, zero_filters
+from .coupling import OUTPUT, Bundle, Slot, double_copy, find_bundles, zero_filters
+from .cutting import set_silent
 
 
 def silence(model: nn.Module, example_inputs: Any) -> dict[str, int]:
@@ -62,17 +62,17 @@ def silence(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     bundles = [
         bundle
         for bundle in find_bundles(twin, inputs)
-        if bundle.slots & zero and any(slot.side == "in" for slot in bundle.slots)
+        if bundle.slots & zero and OUTPUT not in bundle.obstacles
     ]
     silenced = {slot for bundle in bundles for slot in bundle.slots & zero}
     counts = Counter(slot.layer for slot in silenced)
     more = silenced
     while more:  # a depthwise filter is known to have nothing left once what it reads is silent
-        _silence(twin, more)
+        set_silent(twin, more)
         constants = find_constants(twin, inputs)
         more = {slot for b in bundles for slot in _idle(twin, b, constants)} - silenced
         silenced |= more
-    _silence(model, silenced)
+    set_silent(model, silenced)
     return {name: counts[name] for name, _ in model.named_modules() if name in counts}
 
 
@@ -86,15 +86,3 @@ def _idle(model: nn.Module, bundle: Bundle, constants: Constants) -> list[Slot]:
         if is_output and constants.outputs[slot.layer][slot.channel].isfinite():
             found.append(slot)
     return found
-
-
-def _silence(model: nn.Module, slots: set[Slot]) -> None:
-    with torch.no_grad():
-        for layer, _, channel in slots:
-            module: Any = model.get_submodule(layer)
-            tensors = [getattr(module, "bias", None)]
-            if isinstance(module, _BatchNorm):
-                tensors += [module.weight, module.running_mean]
-            for tensor in tensors:
-                if tensor is not None:
-                    tensor[channel] = 0

@@ -13,6 +13,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 # What has one input and one output channel side; batch norm has one side, called "out".
 MIXING = (nn.Linear, _ConvNd, nn.Embedding)
 
+OUTPUT = "an output of the model"  # an obstacle
+
 
 class Slot(NamedTuple):
     """A channel at one side of a layer.
@@ -238,12 +240,14 @@ def _traced(output: Any) -> list[Tensor]:
     found = [tensor for tensor in tensors_of(output) if tensor.grad_fn is not None]
     if not found:
         raise ValueError("no output depends on a parameter: is it under no_grad?")
-    return found
+    return [tensor * 1 for tensor in found]  # a node of its own, that only the output reaches
 
 
 def _obstacle(node: Any, index: int, is_out: bool) -> str:
     """Return why a channel that reaches a node cannot be removed; empty if it can."""
     module = node.module
+    if type(module).__name__ == "_OutputOp":
+        return OUTPUT
     if isinstance(module, nn.Parameter):
         return "it meets a parameter that is no layer's"
     if isinstance(module, (*MIXING, _BatchNorm)):

@@ -1,4 +1,4 @@
-"""Remove channels from layers."""
+"""Remove channels from layers, or what they put out."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from .constants import Constants
-from .coupling import Bundle, by_group, n_channels
+from .coupling import Bundle, Slot, by_group, n_channels
 from .resize import apply_plan, plan_resizing
 
 
@@ -63,3 +63,16 @@ def _move_constants(module: Any, indices: list[int], inputs: Tensor | None) -> N
     sums = (columns * values.nan_to_num(0.0)).sum(1)  # what is NaN meets weights of zero
     if sums.any():
         module.bias.copy_(module.bias.double() + sums)
+
+
+def set_silent(model: nn.Module, slots: set[Slot]) -> None:
+    """Set the bias and the batch norm of output channels to zero, in place."""
+    with torch.no_grad():
+        for layer, _, channel in slots:
+            module: Any = model.get_submodule(layer)
+            tensors = [getattr(module, "bias", None)]
+            if isinstance(module, _BatchNorm):
+                tensors += [module.weight, module.running_mean]
+            for tensor in tensors:
+                if tensor is not None:
+                    tensor[channel] = 0

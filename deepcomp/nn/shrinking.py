@@ -176,7 +176,7 @@ def _reasons(
             return bundle.obstacles[0]
         readers = sorted(s for s in bundle.slots if s.side == "in" and s.layer in unread)
         if not readers:
-            return "no layer reads it: an output of the model"
+            return "no layer reads it"
         for layer, _, channel in readers:
             module: Any = layers[layer]
             value = values[layer][channel]
