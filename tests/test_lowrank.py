@@ -69,6 +69,8 @@ def test_the_scale_is_split_evenly_and_names_are_those_of_two_layers():
     deepcomp.factorize(model, rank={"4": 7})
     first, second = model[4].factors
     torch.testing.assert_close(first.weight.norm(dim=1), second.weight.norm(dim=0))
+    largest = second.weight.abs().argmax(0)
+    assert (second.weight[largest, range(7)] > 0).all()  # and signs are the same everywhere
     names = [name for name in model.state_dict() if name.startswith("4")]
     assert names == ["4.factors.0.weight", "4.factors.1.weight", "4.factors.1.bias"]
     assert second.bias is bias and first.bias is None
@@ -87,8 +89,10 @@ def test_energy_gets_the_lowest_rank_that_keeps_it(energy):
 def test_all_energy_is_the_full_rank_and_zeros_have_rank_one():
     model = make_model()
     model[6].weight.data.zero_()
-    done = deepcomp.factorize(model, energy={"4": 1, "6": 1})
-    assert [layer.rank for layer in done] == [40, 1]
+    model.append(nn.Linear(10, 20))
+    model[7].weight.data = torch.arange(20.0)[:, None] * torch.arange(10.0)
+    done = deepcomp.factorize(model, energy={"4": 1, "6": 1, "7": 1})
+    assert [layer.rank for layer in done] == [40, 1, 1]
     assert not model[6].weight.any() and done[1].energy == 1
 
 
@@ -158,6 +162,8 @@ def test_a_model_is_made_like_a_file_whatever_was_done_to_it_before():
     packed.restore(fresh)
     assert torch.equal(fresh[4].factors[1].weight.float(), model[4].factors[1].weight)
     plain = make_model(seed=1)
+    with pytest.raises(RuntimeError, match=r"low rank: deepcomp.nn.lowrank.factorize_like"):
+        packed.restore(plain)
     before = parameters_of(plain)
     factorize_like(plain, deepcomp.compress(make_model()))
     assert parameters_of(plain) == before

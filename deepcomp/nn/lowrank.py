@@ -225,7 +225,9 @@ def _factorized(
     dtype = torch.float64 if layer.weight.numel() < _HUGE else torch.float32
     matrix = layer.weight.detach().cpu().to(dtype).flatten(1)
     u, s, v = torch.linalg.svd(matrix, full_matrices=False)
-    energies = s.square().cumsum(0)
+    signs = u.gather(0, u.abs().argmax(0, keepdim=True)).sign()  # LAPACK's are any
+    u, v = u * signs, v * signs.T
+    energies = s.double().square().cumsum(0)
     kept = (energies / energies[-1]).nan_to_num(1.0)  # a weight of zeros alone loses nothing
     rank = amount if isinstance(amount, int) else int((kept < amount).sum()) + 1
     n_before, n_after = matrix.numel(), rank * sum(matrix.shape)

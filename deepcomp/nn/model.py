@@ -116,7 +116,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _prefix_hint(packed: "CompressedModel", targets: dict[str, Any]) -> str:
-    """Say that the names differ by what a wrapper puts before them, if that is so."""
+    """Say that the names differ by what a wrapper puts before them, or by low rank, if so."""
     for prefix, wrapper in _WRAPPERS.items():
         if targets.keys() == {prefix + name for name in packed}:
             inner = prefix.removesuffix(".")
@@ -126,6 +126,11 @@ def _prefix_hint(packed: "CompressedModel", targets: dict[str, Any]) -> str:
                 f"the names in the file begin with {prefix!r}, as those of {wrapper}: "
                 "save what it wraps"
             )
+    if any(name.endswith(".factors.0.weight") and name not in targets for name in packed):
+        return (
+            "the file has layers of low rank: deepcomp.nn.lowrank.factorize_like(model, packed) "
+            "makes them in the model"
+        )
     return ""
 
 
