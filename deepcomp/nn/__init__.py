@@ -12,7 +12,6 @@ except ImportError as error:
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
 _MODULES = (
-_MODULES = (
     *("budget", "channels", "choice", "criteria", "distillation"),
     *("layers", "lowrank", "model", "scan", "schedules", "thinet"),
 )
