@@ -2,7 +2,7 @@
 
     python examples/thinet_table.py --data DIR [--quick]
 
-DIR holds cifar10-jpeg.npz. A small convolutional network is trained; one layer of 64 channels is
+DIR is that of compare.py. A small convolutional network is trained; one layer of 64 channels is
 cut to fewer, by Luo, Wu, Lin, "ThiNet", ICCV 2017. All accuracies are of the same test images.
 Needs the extras torch, channels and bench.
 """
@@ -10,13 +10,13 @@ Needs the extras torch, channels and bench.
 import argparse
 import copy
 import os
-from pathlib import Path
 
 import torch
-from compare_methods import fine_tune, on_labels
+from compare_methods import N_LAYERS, fine_tune, on_labels
+from compare_rows import accuracy, read_data
 from joblib import Parallel, delayed
-from resnet_cifar import fail, read_images
-from retrain import Data, n_wrong
+from resnet_cifar import find_files
+from retrain import Data
 from torch import nn
 
 import deepcomp
@@ -24,8 +24,8 @@ from deepcomp.nn import thinet
 
 WIDTHS = (48, 32, 24, 16, 8)
 LAYER = "conv2"  # is cut; what it puts out is read by conv3 alone
-N_TRAIN, N_TEST, N_CALIBRATION = 45_000, 10_000, 500
-N_STEPS, N_TUNING_STEPS = 1500, 300  # of training from scratch, and of fine-tuning
+N_CALIBRATION = 500
+N_STEPS, N_TUNING_STEPS = 1000, 200  # of training from scratch, and of fine-tuning
 LR, TUNING_LR = 4e-3, 2e-3
 QUICK = 20  # so many times less of everything
 # Of a seminar, with another network on the original images: pruned, reconstructed, fine-tuned,
@@ -49,17 +49,6 @@ def network(n_channels: int = 64) -> nn.Sequential:
     return model.to(memory_format=torch.channels_last)
 
 
-def read_data(folder: str, part: int) -> tuple[Data, Data]:
-    """Return an N-th of the images to train on, and of those to test on."""
-    path = Path(folder, "cifar10-jpeg.npz")
-    return read_images(path, N_TRAIN // part, "train"), read_images(path, N_TEST // part)
-
-
-def accuracy(model: nn.Module, test: Data) -> float:
-    images = test[0].contiguous(memory_format=torch.channels_last)
-    return 100 * (1 - n_wrong(model, (images, test[1])) / len(images))
-
-
 def train(width: int, data: Data, part: int, seed: int) -> nn.Sequential:
     torch.manual_seed(seed)
     model = network(width)
@@ -72,7 +61,7 @@ def cut(
 ) -> list[float]:
     """Return the accuracy after pruning, and after fine-tuning."""
     torch.set_num_threads(1)
-    data, test = read_data(folder, part)
+    data, test, _ = read_data(folder, part, False)
     model = copy.deepcopy(trained)
     images = data[0][:N_CALIBRATION].split(100)
     thinet.prune(model, {LAYER: width}, images, reconstruct=reconstruct)
@@ -85,12 +74,12 @@ def cut(
 def anew(width: int, folder: str, part: int) -> list[float]:
     """Return the accuracy of a network that is trained at a width."""
     torch.set_num_threads(1)
-    data, test = read_data(folder, part)
+    data, test, _ = read_data(folder, part, False)
     return [accuracy(train(width, data, part, seed=1), test)]
 
 
 def measure(folder: str, part: int, n_jobs: int) -> None:
-    data, test = read_data(folder, part)
+    data, test, _ = read_data(folder, part, False)
     trained = train(64, data, part, seed=0)
     print(f"Four convolutions, CIFAR-10 as JPEGs, {len(test[0]):,} test images; training takes")
     print(f"{N_STEPS // part:,} steps, and fine-tuning {N_TUNING_STEPS // part:,}.")
@@ -116,13 +105,12 @@ def main() -> None:
         "--data",
         metavar="DIR",
         default=os.environ.get("DEEPCOMP_DATA"),
-        help="folder of images (default: the variable DEEPCOMP_DATA)",
+        help="folder of images and networks (default: the variable DEEPCOMP_DATA)",
     )
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--jobs", type=int, default=2, help="processes (default 2)")
     options = parser.parse_args()
-    if not options.data or not Path(options.data, "cifar10-jpeg.npz").is_file():
-        fail("cifar10-jpeg.npz is missing: give its folder with --data DIR")
+    find_files(options.data, N_LAYERS)
     torch.set_num_threads(1)
     measure(options.data, QUICK if options.quick else 1, options.jobs)
 

@@ -27,7 +27,9 @@ def compare(monkeypatch):
     matplotlib.use("agg")
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "examples"))
     import compare
+    import compare_rows
 
+    monkeypatch.setattr(compare_rows, "N_HELD_OUT", 20)
     return compare
 
 
@@ -93,7 +95,7 @@ def test_rows_are_those_of_the_files_and_are_not_made_twice(
 
     for name, value in {"QUICK_STEPS": 2, "QUICK_LONG": 3, "QUICK_PART": 1}.items():
         monkeypatch.setattr(compare, name, value)
-    for name, value in {"N_HELD_OUT": 20, "N_ROUNDS": 1, "N_TIMED": 2}.items():
+    for name, value in {"N_ROUNDS": 1, "N_TIMED": 2}.items():
         monkeypatch.setattr(compare_rows, name, value)
 
     def chosen(*settings):
