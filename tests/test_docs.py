@@ -26,9 +26,11 @@ MODULES = ["deepcomp.exporters", "deepcomp.hf", "deepcomp.importers", "deepcomp.
 MODULES += [
     "deepcomp",
     "deepcomp.nn",
+    "deepcomp.nn.channels",
     "deepcomp.nn.criteria",
     "deepcomp.nn.distillation",
     "deepcomp.nn.schedules",
+    "deepcomp.nn.thinet",
     "deepcomp.page",
     "deepcomp.plot",
 ]

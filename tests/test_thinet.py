@@ -107,6 +107,7 @@ def test_filters_go_with_bias_batch_norm_and_what_reads_them_and_can_be_shrunk()
 def test_a_filter_that_has_a_twin_is_made_up_for():
     model, batches = make().eval(), images()
     with torch.no_grad():
+        model[1].bias.abs_()  # no channel that relu makes zero
         for tensor in (model[0].weight, model[0].bias, model[1].weight, model[1].bias):
             tensor[6:] = tensor[:6]
         model[3].weight[:, 6:] = 2 * model[3].weight[:, :6]
@@ -117,6 +118,15 @@ def test_a_filter_that_has_a_twin_is_made_up_for():
     [row] = thinet.prune(plain, {"0": 11}, batches, n_samples=500, reconstruct=False)
     assert row.corrected_error == row.error > 1e-9
     assert (plain(batches[0]) - before).abs().max() > 1e-3
+
+
+def test_weights_for_channels_that_the_samples_never_show_stay_as_they_are():
+    model = make()
+    with torch.no_grad():
+        model[1].bias[2] = -1000
+    before = model[3].weight[:, 2].clone()
+    thinet.prune(model, {"0": 12}, images(), n_samples=500)
+    torch.testing.assert_close(model[3].weight[:, 2], before)
 
 
 def test_what_the_next_layer_loses_is_what_was_reported_and_less_than_by_chance():

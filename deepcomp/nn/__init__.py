@@ -13,7 +13,7 @@ _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}
 
 _MODULES = (
     *("budget", "channels", "choice", "criteria", "distillation"),
-    *("layers", "lowrank", "model", "scan", "schedules", "thinet"),
+    *("layers", "lowrank", "model", "scan", "schedules", "shrinking", "thinet"),
 )
 
 __all__ = [

@@ -84,11 +84,10 @@ def zero_filters(model: nn.Module) -> dict[str, Tensor]:
 
 def call(model: nn.Module, inputs: Any) -> Any:
     """Call a model with a tensor, with the items of a tuple or list, or of a mapping by name."""
-    if isinstance(inputs, Mapping):
+    inputs = map_tensors(inputs, Tensor.clone)  # it may work in place
+    if isinstance(inputs, dict):
         return model(**inputs)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(inputs)
+    return model(*inputs) if isinstance(inputs, list) else model(inputs)
 
 
 def map_tensors(value: Any, change: Any) -> Any:
@@ -173,22 +172,14 @@ def find_bundles(model: nn.Module, inputs: Any) -> list[Bundle]:
     for module in [m for m in graph.module2node if isinstance(m, MIXING)]:
         name = names[module]
         _tie_groups(bundles, name, module)
-        every = list(range(n_channels(module, "out")))
-        group = graph.get_pruning_group(
-            module, graph.get_pruner_of_module(module).prune_out_channels, every
-        )
-        for item in group.items:
-            is_out = graph.is_out_channel_pruning_fn(item.dep.handler)
-            node = item.dep.target
-            for index, root in zip(item.idxs, item.root_idxs):
-                bundle = bundles.of(Slot(name, "out", root))
-                obstacle = _obstacle(node, index, is_out)
-                if obstacle:
-                    bundle.obstacles.append(obstacle)
-                elif node.module in names and isinstance(node.module, (*MIXING, _BatchNorm)):
-                    bundles.merge(
-                        bundle, Slot(names[node.module], "out" if is_out else "in", index)
-                    )
+        for node, is_out, index, root in _reached(graph, module):
+            bundle = bundles.of(Slot(name, "out", root))
+            obstacle = _obstacle(node, names, index, is_out)
+            if obstacle:
+                bundle.obstacles.append(obstacle)
+            elif isinstance(node.module, (*MIXING, _BatchNorm)):
+                side = "out" if is_out else "in"
+                bundles.merge(bundle, Slot(names[node.module], side, index))
     _forbid_tied(model, bundles)
     return sorted(set(bundles.by_slot.values()), key=lambda bundle: min(bundle.slots))
 
@@ -236,6 +227,24 @@ def _trace(model: nn.Module, inputs: Any) -> Any:
         ) from error
 
 
+def _reached(graph: Any, module: nn.Module) -> list[tuple[Any, bool, int, int]]:
+    """List where output channels of a layer go: node, side, channel there, channel of the layer.
+
+    The node is None for a layer that torch-pruning has no answer for.
+    """
+    every = list(range(n_channels(module, "out")))
+    try:
+        fn = graph.get_pruner_of_module(module).prune_out_channels
+        group = graph.get_pruning_group(module, fn, every).items
+    except Exception:  # of its index mappings: it is not made for every network
+        return [(None, True, i, i) for i in every]
+    return [
+        (item.dep.target, graph.is_out_channel_pruning_fn(item.dep.handler), index, root)
+        for item in group
+        for index, root in zip(item.idxs, item.root_idxs)
+    ]
+
+
 def _traced(output: Any) -> list[Tensor]:
     found = [tensor for tensor in tensors_of(output) if tensor.grad_fn is not None]
     if not found:
@@ -243,20 +252,23 @@ def _traced(output: Any) -> list[Tensor]:
     return [tensor * 1 for tensor in found]  # a node of its own, that only the output reaches
 
 
-def _obstacle(node: Any, index: int, is_out: bool) -> str:
+def _obstacle(node: Any, names: dict[nn.Module, str], index: int, is_out: bool) -> str:
     """Return why a channel that reaches a node cannot be removed; empty if it can."""
+    if node is None:
+        return "it cannot be followed"
     module = node.module
     if type(module).__name__ == "_OutputOp":
         return OUTPUT
     if isinstance(module, nn.Parameter):
         return "it meets a parameter that is no layer's"
+    what = f"{names.get(module, '')} ({type(module).__name__})"
     if isinstance(module, (*MIXING, _BatchNorm)):
         in_range = index < n_channels(module, "out" if is_out else "in")
-        return "" if in_range else f"it cannot be followed into {node.name}"
+        return "" if in_range else f"it cannot be followed into {what}"
     has_parameters = next(iter(module.parameters()), None) is not None
     if has_parameters and type(module).__module__.startswith("torch.nn.modules"):
         is_same_for_all = isinstance(module, nn.PReLU) and module.num_parameters == 1
-        return "" if is_same_for_all else f"no channel of {node.name} can be removed"
+        return "" if is_same_for_all else f"no channel of {what} can be removed"
     padding = getattr(node.grad_fn, "_saved_pad", ())
     if len(padding) >= 6 and any(padding[4:6]):  # pairs from the last dimension on: channels
         return "channels are padded"

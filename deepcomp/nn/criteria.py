@@ -3,7 +3,8 @@
 The scores are of the weight's shape, or of a shape that broadcasts to it: then entries that share
 a score are pruned together. A filter is a slice along the first dimension, so that scores of
 filters are of shape (n_filters, 1, ...): in linear and convolutional layers it makes one output (in
-transposed convolutions it takes one input). Its bias, and its batch norm, are not pruned with it.
+transposed convolutions it takes one input). Its bias, and its batch norm, are not pruned with it:
+`deepcomp.nn.channels.silence` does that, and `deepcomp.shrink` removes the filter.
 """
 
 from collections.abc import Callable

@@ -262,6 +262,10 @@ def _rows(
         for slot in bundle.slots if reason else ():
             if slot.side == "out" and slot.layer in zero and zero[slot.layer][slot.channel]:
                 notes[slot.layer][reason] += 1
+    reached = {s.layer for bundle in reasons for s in bundle.slots if s.side == "out"}
+    for name in zero.keys() - reached:  # under no_grad in the forward pass, or not called
+        if zero[name].any():
+            notes[name]["the trace does not reach it"] = int(zero[name].sum())
     rows = []
     for name in zero:
         n_before = n_channels(model.get_submodule(name), "out")

@@ -76,7 +76,7 @@ def prune(
         mapping from patterns as of `deepcomp.compress`, of the layers whose filters are removed;
         None leaves a layer alone. One fraction for all is for those that can be pruned so.
     batches : iterable of Tensor, tuple or mapping
-        Calibration data, what the model is called with.
+        Calibration data, what the model is called with: ``[x for x, _ in loader]``.
     reconstruct : bool, default True
     n_samples : int, default 10000
         Outputs of the next layer to look at, over all batches.
@@ -118,7 +118,7 @@ def prune(
     0          16     12
     2           4      4
     """
-    batches = list(batches)
+    batches = [batches] if isinstance(batches, Tensor) else list(batches)
     if not batches:
         raise ValueError("batches is empty: expected calibration data")
     if isinstance(n_samples, bool) or not isinstance(n_samples, int) or n_samples < 1:
@@ -214,22 +214,23 @@ def _places(pair: _Pair) -> list[list[int]]:
 def _prune_layer(model: nn.Module, pair: _Pair, parts: Tensor, reconstruct: bool) -> Pruned:
     gram = parts.T @ parts
     removed = removed_channels(gram, len(gram) - pair.n_kept)
-    left = torch.tensor([i for i in range(len(gram)) if i not in set(removed)])
-    scales = torch.ones(len(left), dtype=gram.dtype)
+    left = [i for i in range(len(gram)) if i not in set(removed)]
     total = float(gram.sum()) or 1.0
-    error = float(gram[removed][:, removed].sum()) / total
-    corrected = error
+    lost = float(gram[removed][:, removed].sum())
+    scales, made_up = torch.ones(len(left), dtype=gram.dtype), 0.0
     if reconstruct:
-        wanted = gram[left].sum(1)  # what stays, times all: the right side of the normal equations
-        solution = torch.linalg.lstsq(gram[left][:, left], wanted, driver="gelsd").solution
-        scales = solution
-        corrected = max(0.0, 1 - float(wanted @ solution) / total)
+        # the normal equations for what is added to scales of one: what the samples do not decide,
+        # as of channels that are never active in them, stays as it is
+        missing = gram[left][:, removed].sum(1)
+        added = torch.linalg.lstsq(gram[left][:, left], missing, driver="gelsd").solution
+        scales, made_up = scales + added, float(missing @ added)
     _zero(model, pair, removed)
     places = _places(pair)
     weight: Any = model.get_submodule(pair.next_layer).weight
-    for channel, scale in zip(left.tolist(), scales):
+    for channel, scale in zip(left, scales):
         weight[:, places[channel]] = (weight[:, places[channel]].double() * scale).to(weight.dtype)
-    return Pruned(pair.layer, pair.next_layer, len(gram), pair.n_kept, error, corrected)
+    errors = lost / total, max(0.0, lost - made_up) / total
+    return Pruned(pair.layer, pair.next_layer, len(gram), pair.n_kept, *errors)
 
 
 def removed_channels(gram: Tensor, n_removed: int) -> list[int]:
