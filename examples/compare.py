@@ -59,7 +59,7 @@ def measure(options: argparse.Namespace, output: Path) -> list[Row]:
 
 
 def print_table(rows: list[Row]) -> None:
-    print(f"{'method':<32}{'strength':<20}{'bits':>7}{'tuned':>7}{'accuracy':>10}", end="")
+    print(f"{'method':<32}{'strength':<20}{'bits':>7}{'steps':>7}{'accuracy':>10}", end="")
     print(f"{'bytes':>11}{'ratio':>8}{'dense ms':>10}{'auto ms':>9}{'speed-up':>10}")
     for row in rows:
         print(
