@@ -26,7 +26,7 @@ N_CALIBRATION = 500  # images from which ThiNet chooses
 INNER = "layer*.conv1"  # filters of these are pruned: the others are added to the shortcuts
 CONVOLUTIONS = "layer*.conv*.weight"  # shared at few bits; the first and the last layer stay exact
 WEIGHT_LR, CODEBOOK_LR, STUDENT_LR = 3e-3, 5e-3, 5e-3
-GRID_LR = 1.5e-3  # a scale is the distance of two values: a step has to be small beside it
+FINE_GRID_LR = 1.5e-3  # of a scale: steps have to be small beside the distance of two values
 TEMPERATURE, SOFT = 4.0, 0.7
 AUGMENTED = Recipe(0, 0, 0, sparsity=0.0, bits={}, shift=4, flip=True, batch_size=64, mixed=True)
 
@@ -141,7 +141,7 @@ def _methods() -> list[tuple[str, list[tuple[str, Any]], Callable[..., Any], dic
     energies = [(f"{e:.0%} of energy", e) for e in (0.9, 0.8, 0.65)]
     widths = [(f"{b} bits", b) for b in (5, 4, 3, 2)]
     shared = {"lr": CODEBOOK_LR, "is_shared": True}
-    grid = {"lr": GRID_LR, "is_shared": True}
+    fine_grid = {"lr": FINE_GRID_LR, "is_shared": True}
     return [
         ("dense", [("unchanged", None)], leave, {}),
         ("weights, magnitude", sparsities, prune_weights, {}),
@@ -151,9 +151,10 @@ def _methods() -> list[tuple[str, list[tuple[str, Any]], Callable[..., Any], dic
         ("ThiNet, reconstructed", filters, partial(prune_thinet, True), {}),
         ("low rank", energies, factorize, {}),
         ("k-means", widths, _share_on(None), shared),
-        ("uniform grid", widths, _share_on("uniform"), grid),
-        ("ternary", [("-s, 0, s", 2)], _share_on("ternary"), grid),
-        ("binary", [("-s, s", 1)], _share_on("uniform"), grid),
+        ("uniform grid", widths[:1], _share_on("uniform"), fine_grid),
+        ("uniform grid", widths[1:], _share_on("uniform"), shared),
+        ("ternary", [("-s, 0, s", 2)], _share_on("ternary"), shared),
+        ("binary", [("-s, s", 1)], _share_on("uniform"), shared),
     ]
 
 
