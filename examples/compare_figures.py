@@ -73,8 +73,8 @@ def _panel(axis: Any, rows: list[Row], x: str, y: str) -> None:
     longer = [row for row in rows if "longer" in row["strength"]]
     for row in longer[:1] if y == "accuracy %" else ():
         axis.annotate(
-            "trained longer", (row[x], row[y]), (0, 7), textcoords="offset points",
-            ha="center", fontsize="small", color="dimgray",
+            "trained longer", (row[x], row[y]), (-6, 7), textcoords="offset points",
+            ha="right", fontsize="small", color="dimgray",
         )  # fmt: skip
     axis.set_xlabel(LABELS[x])
     if x in ("bytes", "ratio"):
