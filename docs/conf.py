@@ -56,6 +56,7 @@ def find(app: Any, env: Any, node: Any, content: Any) -> Any:
 # Pages that stand elsewhere in the repository, and what their links to one another become here.
 ELSEWHERE = {
     "changes": "CHANGELOG.md",
+    "compared": "benchmarks/COMPARED.md",
     "measuring": "benchmarks/README.md",
     "proofs": "formats/TESTING.md",
     "results": "benchmarks/RESULTS.md",

@@ -104,7 +104,7 @@ def train(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=lr, weight_decay=recipe.weight_decay, fused=True
     )
-    at = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: _cosine(t, n_steps))
+    at = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: cosine(t, n_steps))
     pruner = None
     if sparsity is not None:
         ramp = schedules.cubic(round(recipe.ramp * n_steps), every=20)
@@ -126,7 +126,8 @@ def train(
         pruner.remove()
 
 
-def _cosine(step: int, n_steps: int) -> float:
+def cosine(step: int, n_steps: int) -> float:
+    """Return the part of the highest learning rate at a step: a short rise, then half a cosine."""
     warmup = min(1.0, (step + 1) / (0.02 * n_steps + 1))
     return warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, step / n_steps)))
 
