@@ -9,6 +9,7 @@ from numpy.typing import DTypeLike, NDArray
 from ._kernels import address as address
 
 _kept = threading.local()
+_MOST_KEPT = 1 << 24  # bytes
 
 
 def aligned(n: int, dtype: DTypeLike) -> NDArray[Any]:
@@ -62,7 +63,8 @@ def copied(array: NDArray[Any]) -> NDArray[Any]:
 def scratch(purpose: str, n: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
     """Return memory of this thread that holds anything, until the next call for this purpose.
 
-    A new page costs some 0.3 us, as much as to decode 500 symbols into it.
+    A new page costs some 0.3 us, as much as to decode 500 symbols into it. More than 16 MiB are not
+    kept.
 
     Examples
     --------
@@ -73,5 +75,6 @@ def scratch(purpose: str, n: int, dtype: DTypeLike = np.float32) -> NDArray[Any]
     room: NDArray[np.uint8] | None = getattr(_kept, purpose, None)
     if room is None or room.size < nbytes:
         room = aligned(nbytes, np.uint8)
-        setattr(_kept, purpose, room)
+        if nbytes <= _MOST_KEPT:
+            setattr(_kept, purpose, room)
     return room[:nbytes].view(dtype)

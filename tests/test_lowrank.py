@@ -313,3 +313,12 @@ def test_a_layer_that_is_the_whole_model_is_refused():
             deepcomp.factorize(model, rank=2)
     with pytest.raises(TypeError, match=r"expected an nn.Module, not a dict"):
         deepcomp.factorize({}, rank=2)
+
+
+def test_hooks_with_keywords_are_taken_over():
+    model, seen = torch.nn.Sequential(torch.nn.Linear(8, 6)), []
+    model[0].register_forward_pre_hook(lambda m, a, k: seen.append("before"), with_kwargs=True)
+    model[0].register_forward_hook(lambda m, a, k, y: seen.append("after"), with_kwargs=True)
+    deepcomp.factorize(model, rank={"0": 2})
+    model(torch.randn(1, 8))
+    assert seen == ["before", "after"]

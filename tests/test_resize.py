@@ -1,6 +1,7 @@
 """Files of other shapes go into freshly built models, whole or not at all."""
 
 import copy
+import re
 
 import pytest
 from hypothesis import given
@@ -225,3 +226,33 @@ def test_a_model_that_was_shrunk_and_factorized_comes_back_into_a_fresh_one():
     packed, fresh = deepcomp.compress(model, bits=None), network()
     packed.restore(factorize_like(fresh, packed), resize=True)
     assert torch.equal(fresh(x), model(x))
+
+
+@pytest.mark.parametrize("name", ["shrink", "restore(resize=True)"])
+def test_an_optimizer_of_the_parameters_that_were_replaced_says_so(name):
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    if name == "shrink":
+        with torch.no_grad():
+            model[0].weight[0], model[0].bias[0] = 0, 0
+        deepcomp.shrink(model, torch.randn(3, 4))
+    else:
+        smaller = nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 2))
+        deepcomp.compress(smaller, bits=None).restore(model, resize=True)
+    model(torch.randn(3, 4)).sum().backward()
+    with pytest.raises(RuntimeError, match=re.escape(f"made before {name}")):
+        optimizer.step()
+
+
+def test_a_file_that_does_not_decode_leaves_the_layers_as_they_are():
+    smaller = nn.Sequential(nn.Linear(400, 300))
+    packed = deepcomp.compress(smaller, bits=3, sparsity=0.5)
+    section = bytearray(packed["0.weight"].section())
+    section[-40:] = bytes(40)  # the structure is right, the symbols are not
+    packed["0.weight"]._fetch = lambda *_: memoryview(section)
+    packed["0.weight"]._made = None
+    model = nn.Sequential(nn.Linear(500, 300))
+    before = model[0].weight.detach().clone()
+    with pytest.raises(deepcomp.DczError):
+        packed.restore(model, resize=True)
+    assert torch.equal(model[0].weight, before)

@@ -6,9 +6,9 @@
 #include "sparse_block.h"
 #include "windows_layout.h"
 
-/* Gaps that are walked at a time: their columns take 64 KiB. In the debug build few, so that small
+/* Gaps that are walked at a time: their columns take 64 KiB. In builds with checks few, so that small
  * tests have many pieces. */
-#ifdef DEEPCOMP_DEBUG
+#if defined(DEEPCOMP_DEBUG) || defined(__SANITIZE_ADDRESS__)
 #define DC_GAPS_A_PIECE 100
 #else
 #define DC_GAPS_A_PIECE 16384
@@ -92,9 +92,11 @@ static inline int64_t dc_section_to_windows(const dc_section *s, const dc_window
                 return 8 * b + status;
             }
         }
-        for (int64_t i = 0; n_kept && i < n_gaps; i += DC_GAPS_A_PIECE) {
-            const int64_t end = i + DC_GAPS_A_PIECE < n_gaps ? i + DC_GAPS_A_PIECE : n_gaps;
-            DC_CHECK(w.walk.n + (end - i) <= s->room);
+        for (int64_t i = 0, end; n_kept && i < n_gaps; i = end) {
+            const int64_t room = s->room - w.walk.n - 16;
+            const int64_t piece = room < DC_GAPS_A_PIECE ? room : DC_GAPS_A_PIECE;
+            DC_CHECK(piece > 0);
+            end = i + piece < n_gaps ? i + piece : n_gaps;
             w.walk.labels = are_packed ? w.labels : NULL;
             dc_take_gaps(&w.walk, out->isa, i, end, s->room, s->columns);
             const int64_t n_rows = (w.walk.row - w.row) / two_groups * two_groups;

@@ -27,7 +27,7 @@ def cut(model: nn.Module, bundles: list[Bundle], constants: Constants) -> None:
         plan, problems = plan_resizing(model, {name: tuple(t.shape) for name, t in new.items()})
         if problems:
             raise ValueError("; ".join(problems))
-        apply_plan(plan)
+        apply_plan(plan, "shrink")
         for name, value in new.items():
             layer, _, key = name.rpartition(".")
             getattr(model.get_submodule(layer), key).copy_(value)

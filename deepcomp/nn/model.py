@@ -6,6 +6,7 @@ import torch
 
 from .choice import Choice, choose_layers, replace_layers
 from .convert import DTYPES, flat_patterns
+from .replace import check_is_unwrapped
 from .resize import Resizing, apply_plan, plan_resizing
 
 if TYPE_CHECKING:
@@ -53,12 +54,15 @@ def restore(
     targets, masks = _targets(model)
     shapes = {name: packed[name].shape for name in packed} if resize else {}
     plan, problems = plan_resizing(model, shapes)
+    if plan:
+        check_is_unwrapped(model)
     _check(packed, model, targets, strict, plan, problems)
     for name in packed:
-        packed[name].check()
+        # the old weights are gone when layers have been resized: nothing may go wrong after it
+        packed[name].verify() if plan else packed[name].check()
     choices = [] if layers == "dense" else choose_layers(packed, model, layers, batch)
     if plan:
-        apply_plan(plan)
+        apply_plan(plan, "restore(resize=True)")
         targets, masks = _targets(model)
     _write(packed, targets, masks, {f"{c.layer}.weight" for c in choices if c.is_sparse})
     missing = [name for name in targets if name not in packed]

@@ -7,6 +7,11 @@ from torch import nn
 from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
 
 _REPLACED_BY = "_deepcomp_replaced_by"
+_HOOKS = (
+    *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
+    *("_backward_hooks", "_backward_pre_hooks"),
+)
 
 
 def replace_modules(model: nn.Module, new: Mapping[int, nn.Module]) -> None:
@@ -26,7 +31,7 @@ def replace_modules(model: nn.Module, new: Mapping[int, nn.Module]) -> None:
                 continue
             module = new[id(old)]
             module.train(old.training)
-            for hooks in ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks"):
+            for hooks in _HOOKS:
                 getattr(module, hooks).update(getattr(old, hooks))
             setattr(parent, name, module)
             if isinstance(parent, nn.TransformerEncoderLayer):

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from .replace import mark_replaced
+
 Shape = tuple[int, ...]
 
 KINDS = (nn.Linear, _ConvNd, nn.Embedding, _BatchNorm, nn.LayerNorm)
@@ -69,10 +71,11 @@ def plan_resizing(
     return plan, problems
 
 
-def apply_plan(plan: list[Resizing]) -> None:
+def apply_plan(plan: list[Resizing], by: str) -> None:
     """Give layers the shapes of a plan, in place; the entries are not initialized.
 
-    Parameters that are shared stay shared.
+    Parameters that are shared stay shared. The next step of an optimizer that has the old ones
+    raises an error, which names the function `by` that the user called.
     """
     new: dict[int, Tensor] = {}
     for _, module, shapes, sizes in plan:
@@ -85,6 +88,7 @@ def apply_plan(plan: list[Resizing]) -> None:
                     new[id(old)] = torch.empty(shapes[key], dtype=old.dtype, device=old.device)
                     if isinstance(old, nn.Parameter):
                         new[id(old)] = nn.Parameter(new[id(old)], old.requires_grad)
+                        mark_replaced(old, by)
                 table[key] = new[id(old)]
         for key, size in sizes.items():
             setattr(module, key, size)
