@@ -676,22 +676,26 @@ def test_zero_filters_go_also_where_the_activation_compares(name):
 class Beside(nn.Module):
     """A depthwise convolution with a batch norm, beside a layer."""
 
-    def __init__(self):
+    def __init__(self, activation):
         super().__init__()
+        self.activation = activation
         self.a, self.c = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 1)
-        self.d, self.n = nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), nn.BatchNorm2d(6)
+        self.m, self.n = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+        self.d = nn.Conv2d(6, 6, 1, groups=6, bias=False)
         self.last = nn.Conv2d(6, 2, 1)
 
     def forward(self, x):
-        h = self.c(x)
-        return self.last(self.a(x) + self.n(self.d(h * (h > 0))))
+        h = self.m(self.c(x))
+        return self.last(self.a(x) + self.n(self.d(self.activation(h))))
 
 
-def test_silence_leaves_batch_norms_that_other_filters_reach():
-    model = zero(randomize(Beside()), {"a": [0, 1, 2]}).eval()
+@pytest.mark.parametrize("activation", [torch.relu, ACTIVATIONS["times"]])
+def test_silence_leaves_batch_norms_that_other_filters_reach(activation):
+    model = zero(randomize(Beside(activation)), {"a": [0, 1, 2]}).eval()
     with torch.no_grad():
         model.a.bias.zero_()
-        model.n.weight[0] = 0  # a constant, but not of a filter that was pruned
+        model.n.weight[0] = model.m.weight[1] = 0  # constants, but not of filters that were pruned
+        model.m.bias[1] = 3
     x = torch.randn(1, 3, 6, 6)
     before = model(x)
     assert channels.silence(model, x) == {"a": 3}
@@ -701,11 +705,14 @@ def test_silence_leaves_batch_norms_that_other_filters_reach():
 def test_what_the_tracer_gets_wrong_is_dropped_by_other_inputs():
     class Hidden(nn.Linear):
         def forward(self, x):
-            return super().forward(x) + x.sum(-1, keepdim=True)  # the hook knows the layer alone
+            more = x.sum(-1, keepdim=True).relu()  # the tracer knows the layer alone
+            return super().forward(x) + more
 
     model = zero(randomize(nn.Sequential(Hidden(4, 6), nn.Linear(6, 2))), {"0": [1, 2]})
-    x, others = torch.randn(1, 4), torch.randn(9, 4)
+    x, others = -torch.ones(1, 4), torch.randn(9, 4)
     before = model(others)
+    assert find_constants(model, x, [x]).outputs["0"].isfinite().tolist()[:3] == [False, True, True]
+    assert find_constants(model, x, [x, -x]).outputs["0"].isnan().all()
     assert deepcomp.shrink(model, x).rows[0].n_after == 6
     torch.testing.assert_close(model(others), before)
 
