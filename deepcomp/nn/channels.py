@@ -59,7 +59,7 @@ def silence(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     Row(layer='0', n_before=8, n_after=4, stays='')
     """
     twin, inputs = double_copy(model, example_inputs)
-    others = [values for values, _ in further_samples(twin, inputs)]
+    others = [inputs, *(values for values, _ in further_samples(twin, inputs))]
     zero = {Slot(n, "out", int(i)) for n, z in zero_filters(twin).items() for i in z.nonzero()}
     bundles = [
         bundle
