@@ -501,8 +501,8 @@ def test_integers_that_are_all_the_same_prove_nothing():
         def forward(self, x):
             return super().forward(x.to(self.weight.dtype))
 
-    with pytest.raises(ValueError, match="holds only 0: expected integers that differ"):
-        deepcomp.shrink(Scaled(4, 4), torch.zeros(1, 4, dtype=torch.uint8))
+    model = randomize(nn.Sequential(Scaled(4, 6), nn.Linear(6, 3)))
+    assert deepcomp.shrink(model, torch.zeros(1, 4, dtype=torch.uint8)).rows[0].n_after == 6
 
 
 def test_a_failure_at_the_end_changes_nothing(monkeypatch):
@@ -552,3 +552,232 @@ def test_models_that_work_in_place_leave_the_example_alone():
     channels.silence(model, x)
     assert deepcomp.shrink(model, x).rows[0].n_after == 5
     assert torch.equal(x, before)
+
+
+class Numbered(nn.Module):
+    """Integers that are numbers: an image of bytes, a step, features."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(9, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = (x.to(self.a.weight.dtype) / 255).sin()
+        return self.c(self.b(self.a(x).relu()).relu())
+
+
+class Masked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.a, self.b = nn.Embedding(20, 8), nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, tokens, mask):
+        return self.b(self.a(self.embed(tokens.long())).relu() * mask[..., None])
+
+
+class OwnActivation(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.a, self.activation, self.b = nn.Linear(3, 6), activation, nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.b(self.activation(self.a(x)))
+
+
+class HardGate(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.gate, self.last = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 1), nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        return self.last(self.conv(x) * (self.gate(x.mean((2, 3), keepdim=True)) > 0))
+
+
+class Experts(nn.Module):
+    """Each token goes through one of two layers, which are called by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.route, self.last = nn.Linear(3, 8), nn.Linear(3, 2), nn.Linear(8, 4)
+        self.experts = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+
+    def forward(self, x):
+        h, chosen = self.a(input=x).relu(), self.route(x).argmax(1)
+        y = torch.zeros_like(h)
+        for i, expert in enumerate(self.experts):
+            y[chosen == i] = expert(input=h[chosen == i])
+        return self.last(y.relu())
+
+
+def keep_positive(x):
+    y = x.clone()
+    y[x <= 0] = 0
+    return y
+
+
+ACTIVATIONS = {
+    "times": lambda x: x * (x > 0),
+    "where": lambda x: torch.where(x > 0, x, torch.zeros_like(x)),
+    "masked_fill": lambda x: x.masked_fill(x < 0, 0),
+    "sign": lambda x: torch.sign(x).clamp(min=0) * x,
+    "heaviside": lambda x: torch.heaviside(x, torch.zeros_like(x)) * x,
+    "setitem": keep_positive,
+    "in place": lambda x: x.mul_(x > 0),
+    "float of a bool": lambda x: x * (x > 0).to(x.dtype),
+    "sorted": lambda x: x.sort(1, descending=True)[0],
+    "nan_to_num": lambda x: x.nan_to_num(),
+}
+
+
+def normal_images(n):
+    return torch.randn(n, 3, 5, 5)
+
+
+# By name: makes the model, and n examples.
+SWALLOWING = {
+    "bytes": (Numbered, lambda n: torch.randint(0, 256, (n, 9), dtype=torch.uint8)),
+    "one step": (Numbered, lambda n: torch.randint(0, 1000, (n, 1)).expand(n, 9).clone()),
+    "tokens": (Masked, lambda n: (torch.randint(0, 20, (n, 5)), torch.ones(n, 5).long())),
+    "tokens as floats": (Masked, lambda n: (torch.rand(n, 5) * 19, torch.ones(n, 5).bool())),
+    "hard gates": (HardGate, normal_images),
+    "experts": (Experts, lambda n: torch.randn(n, 3)),
+    **{
+        name: (lambda f=f: OwnActivation(f), lambda n: torch.randn(n, 3))
+        for name, f in ACTIVATIONS.items()
+    },
+}
+
+
+@pytest.mark.parametrize("case", SWALLOWING)
+@settings(max_examples=4)
+@given(seed=st.integers(0, 10**6))
+def test_no_constant_is_taken_from_the_example(case, seed):
+    make, draw = SWALLOWING[case]
+    model = randomize(make(), seed).eval()
+    call = (lambda x: model(*x)) if isinstance(model, Masked) else model
+    example, others = draw(1), draw(20)
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    with torch.no_grad():
+        for module in layers:
+            module.bias.zero_()
+            module.weight[torch.rand(len(module.weight)) < 0.3] = 0
+    channels.silence(model, example)
+    before = call(others)
+    deepcomp.shrink(model, example)
+    torch.testing.assert_close(call(others), before)
+
+
+@pytest.mark.parametrize("name", ["times", "where", "masked_fill", "sign", "float of a bool"])
+def test_zero_filters_go_also_where_the_activation_compares(name):
+    model = OwnActivation(ACTIVATIONS[name])
+    check(model, torch.randn(1, 3), {"a": [1, 2]}, {"a": 4, "b": 4})
+
+
+class Beside(nn.Module):
+    """A depthwise convolution with a batch norm, beside a layer."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.activation = activation
+        self.a, self.c = nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 1)
+        self.m, self.n = nn.BatchNorm2d(6), nn.BatchNorm2d(6)
+        self.d = nn.Conv2d(6, 6, 1, groups=6, bias=False)
+        self.last = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        h = self.m(self.c(x))
+        return self.last(self.a(x) + self.n(self.d(self.activation(h))))
+
+
+@pytest.mark.parametrize("activation", [torch.relu, ACTIVATIONS["times"]])
+def test_silence_leaves_batch_norms_that_other_filters_reach(activation):
+    model = zero(randomize(Beside(activation)), {"a": [0, 1, 2]}).eval()
+    with torch.no_grad():
+        model.a.bias.zero_()
+        model.n.weight[0] = model.m.weight[1] = 0  # constants, but not of filters that were pruned
+        model.m.bias[1] = 3
+    x = torch.randn(1, 3, 6, 6)
+    before = model(x)
+    assert channels.silence(model, x) == {"a": 3}
+    assert torch.equal(model(x), before)
+
+
+def test_what_the_tracer_gets_wrong_is_dropped_by_other_inputs():
+    class Hidden(nn.Linear):
+        def forward(self, x):
+            more = x.sum(-1, keepdim=True).relu()  # the tracer knows the layer alone
+            return super().forward(x) + more
+
+    model = zero(randomize(nn.Sequential(Hidden(4, 6), nn.Linear(6, 2))), {"0": [1, 2]})
+    x, others = -torch.ones(1, 4), torch.randn(9, 4)
+    before = model(others)
+    assert find_constants(model, x, [x]).outputs["0"].isfinite().tolist()[:3] == [False, True, True]
+    assert find_constants(model, x, [x, -x]).outputs["0"].isnan().all()
+    assert deepcomp.shrink(model, x).rows[0].n_after == 6
+    torch.testing.assert_close(model(others), before)
+
+
+class ReadElsewhere(nn.Module):
+    """Features that are read by a layer, and by a sum that is not traced."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, x):
+        features = self.a(x).relu()
+        return self.b(features) + features.detach().sum(1, keepdim=True)
+
+
+def test_zero_filters_go_although_others_of_the_layer_cannot():
+    model = zero(randomize(ReadElsewhere()), {"a": [1, 2]})
+    with torch.no_grad():
+        model.a.bias[1:3] = model.b.weight[:, 4] = 0
+    x = torch.randn(8, 4)
+    before = model(x)
+    assert deepcomp.shrink(model, x).rows[0].n_after == 4
+    torch.testing.assert_close(model(x), before)
+
+
+class Deciding(TwoOutputs):
+    def forward(self, x):
+        features = self.a(x).relu()
+        return self.b(features if x.sum() > 0 else -features)
+
+
+class Checking(TwoOutputs):
+    def forward(self, x):
+        if torch.isnan(x).any().item():
+            raise RuntimeError("found NaN")
+        return self.b(self.a(x).relu())
+
+
+@pytest.mark.parametrize("make", [Deciding, Checking])
+@pytest.mark.parametrize("function", [channels.silence, deepcomp.shrink])
+def test_forward_passes_that_decide_by_values_are_refused(make, function):
+    model = zero(randomize(make()), {"a": [0]})
+    before = copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=f"{make.__name__} cannot be followed.*Leave out checks"):
+        function(model, torch.ones(1, 4))
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+class Remembering(TwoOutputs):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("last", torch.zeros(6))
+
+    def forward(self, x):
+        features = self.a(x).relu()
+        y = self.b(features) + 0 * self.last.sum()
+        self.last = features.mean(0).detach()
+        return y
+
+
+def test_what_a_model_remembers_is_never_nan():
+    model = zero(randomize(Remembering()), {"a": [0, 3]}).eval()
+    channels.silence(model, torch.randn(1, 4))
+    find_constants(model, torch.randn(1, 4))
+    assert model.last.isfinite().all()
+    assert deepcomp.shrink(model, torch.randn(1, 4)).rows[0].n_after == 4

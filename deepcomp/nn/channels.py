@@ -9,6 +9,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from .constants import Constants, find_constants
 from .coupling import OUTPUT, Bundle, Slot, double_copy, find_bundles, zero_filters
 from .cutting import set_silent
+from .probes import further_samples
 
 
 def silence(model: nn.Module, example_inputs: Any) -> dict[str, int]:
@@ -36,8 +37,8 @@ def silence(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     ImportError
         If torch-pruning is missing (the extra ``channels``).
     ValueError
-        If a weight is no plain parameter, or the forward pass fails or cannot be traced. Nothing
-        is changed then.
+        If a weight is no plain parameter, or the forward pass fails, cannot be traced, or takes
+        numbers out of tensors that depend on the input. Nothing is changed then.
 
     References
     ----------
@@ -58,6 +59,7 @@ def silence(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     Row(layer='0', n_before=8, n_after=4, stays='')
     """
     twin, inputs = double_copy(model, example_inputs)
+    others = [inputs, *(values for values, _ in further_samples(twin, inputs))]
     zero = {Slot(n, "out", int(i)) for n, z in zero_filters(twin).items() for i in z.nonzero()}
     bundles = [
         bundle
@@ -69,7 +71,7 @@ def silence(model: nn.Module, example_inputs: Any) -> dict[str, int]:
     more = silenced
     while more:  # a depthwise filter is known to have nothing left once what it reads is silent
         set_silent(twin, more)
-        constants = find_constants(twin, inputs)
+        constants = find_constants(twin, inputs, others, only=silenced)
         more = {slot for b in bundles for slot in _idle(twin, b, constants)} - silenced
         silenced |= more
     set_silent(model, silenced)
@@ -77,12 +79,16 @@ def silence(model: nn.Module, example_inputs: Any) -> dict[str, int]:
 
 
 def _idle(model: nn.Module, bundle: Bundle, constants: Constants) -> list[Slot]:
-    """Return the channels of batch norms and grouped convolutions that are constants."""
+    """Return the channels of batch norms and grouped convolutions that only silent ones reach."""
     found = []
     for slot in bundle.slots:
         module = model.get_submodule(slot.layer)
-        hands_on = isinstance(module, _BatchNorm) or getattr(module, "groups", 1) > 1
-        is_output = slot.side == "out" and hands_on
-        if is_output and constants.outputs[slot.layer][slot.channel].isfinite():
+        is_norm = isinstance(module, _BatchNorm)
+        if slot.side != "out" or not (is_norm or getattr(module, "groups", 1) > 1):
+            continue
+        values = [constants.outputs[slot.layer][slot.channel]]
+        if is_norm:  # one that multiplies by zero says nothing of what it reads
+            values.append(constants.inputs[slot.layer][slot.channel])
+        if all(value.isfinite() for value in values):
             found.append(slot)
     return found

@@ -5,7 +5,6 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from .constants import Constants, find_constants, hands_on_constants
@@ -13,17 +12,14 @@ from .coupling import (
     MIXING,
     Bundle,
     by_group,
-    call,
     double_copy,
     find_bundles,
     n_channels,
-    tensors_of,
     zero_filters,
 )
 from .cutting import cut
+from .probes import Sample, difference, further_samples, outputs_of
 from .trial import align
-
-TOLERANCE = 1e-5  # of the largest output
 
 
 class Row(NamedTuple):
@@ -73,8 +69,9 @@ def shrink(model: nn.Module, example_inputs: Any) -> Shrunk:
     its whole group. A channel that is another constant is moved into the next bias where that is
     exact. What the model puts out is never removed, and one channel stays everywhere.
 
-    First a copy is cut, in float64 and eval mode, and its outputs compared with the model's. What
-    the forward pass does not run without, or not with the same result, stays.
+    First a copy is cut, in float64 and eval mode, and its outputs compared with the model's, for
+    the example and for random inputs of its shape (integers: of its range). What the forward pass
+    does not run without, or not with the same result, stays.
 
     Filters pruned by `deepcomp.Pruner` still have a bias and a batch norm:
     `deepcomp.nn.channels.silence` sets these to zero. Parameters are replaced, so make a new
@@ -98,8 +95,9 @@ def shrink(model: nn.Module, example_inputs: Any) -> Shrunk:
     ImportError
         If torch-pruning is missing (the extra ``channels``).
     ValueError
-        If a weight is no plain parameter, the forward pass fails or cannot be traced, its outputs
-        are not finite or differ from call to call. Nothing is changed then.
+        If a weight is no plain parameter, the forward pass fails or cannot be traced, takes numbers
+        out of tensors that depend on the input (``item()``, ``if x.max() > 1``), its outputs are
+        not finite or differ from call to call. Nothing is changed then.
 
     References
     ----------
@@ -127,36 +125,22 @@ def shrink(model: nn.Module, example_inputs: Any) -> Shrunk:
     """
     twin, inputs = double_copy(model, example_inputs)
     bundles = find_bundles(twin, inputs)
-    expected = _outputs(twin, inputs)
-    if not all(y.isfinite().all() for y in expected) or _difference(twin, inputs, expected):
+    expected = outputs_of(twin, inputs)
+    samples = [(inputs, expected)]
+    if not all(y.isfinite().all() for y in expected) or difference(twin, samples):
         raise ValueError(
             f"the outputs of {type(model).__name__} for these inputs are not finite, or differ "
             "from call to call in eval mode: what is removed could not be checked"
         )
-    constants, zero = find_constants(twin, inputs), zero_filters(twin)
+    samples += further_samples(twin, inputs)
+    constants = find_constants(twin, inputs, [values for values, _ in samples])
+    zero = zero_filters(twin)
     reasons = _reasons(twin, bundles, constants, zero)
     removed = _keep_one(twin, reasons)
-    removed = _try(twin, inputs, expected, removed, constants, reasons)
+    removed = _try(twin, samples, removed, constants, reasons, zero)
     rows = _rows(twin, removed, reasons, zero)
     cut(model, removed, constants)
     return Shrunk(rows)
-
-
-def _outputs(model: nn.Module, inputs: Any) -> list[Tensor]:
-    with torch.no_grad():
-        return [y.to(torch.float64) for y in tensors_of(call(model, inputs))]
-
-
-def _difference(model: nn.Module, inputs: Any, expected: list[Tensor]) -> str:
-    """Return in what the outputs differ; empty if they do not."""
-    found = _outputs(model, inputs)
-    if [y.shape for y in found] != [y.shape for y in expected]:
-        return "its outputs have other shapes"
-    pairs = [(a, b) for a, b in zip(found, expected) if a.numel()]
-    largest = max((float(b.abs().max()) for _, b in pairs), default=0.0)
-    errors = [float((a - b).abs().max()) for a, b in pairs]
-    differing = [e for e in errors if not e <= TOLERANCE * largest]  # NaN as well
-    return f"its outputs differ by {differing[0]:.2g}" if differing else ""
 
 
 def _reasons(
@@ -214,24 +198,24 @@ def _keep_one(model: nn.Module, reasons: dict[Bundle, str]) -> list[Bundle]:
 
 def _try(
     twin: nn.Module,
-    inputs: Any,
-    expected: list[Tensor],
+    samples: list[Sample],
     bundles: list[Bundle],
     constants: Constants,
     reasons: dict[Bundle, str],
+    zero: dict[str, Tensor],
 ) -> list[Bundle]:
     """Return the bundles without which a copy of the model still does the same.
 
     What is coupled was found by a trace, which cannot see sizes that the forward pass has as
     numbers in it, nor follow every function. So if they cannot go all at once, those that touch
-    the same layers are tried one after the other.
+    the same layers are tried one after the other, and then those of them that are zero filters.
     """
 
     def failure(some: list[Bundle]) -> str:
         trial = copy.deepcopy(twin)
         try:
             cut(trial, some, constants)
-            return _difference(trial, inputs, expected)
+            return difference(trial, samples)
         except Exception as error:  # of the user's own forward
             return f"{type(error).__name__}: {error}".split("\n")[0]
 
@@ -242,12 +226,22 @@ def _try(
         units.setdefault(bundle.sides, []).append(bundle)
     accepted: list[Bundle] = []
     for unit in units.values():
-        problem = failure(accepted + unit)
-        if not problem:
+        if not failure(accepted + unit):
             accepted += unit
-        for bundle in unit if problem else ():
-            reasons[bundle] = f"the model does not do the same without it: {problem}"
+            continue
+        zeros = [bundle for bundle in unit if _has_zeros_alone(bundle, zero)]
+        for part in (zeros, [bundle for bundle in unit if bundle not in zeros]):
+            problem = failure(accepted + part)
+            if not problem:
+                accepted += part
+            for bundle in part if problem else ():
+                reasons[bundle] = f"the model does not do the same without it: {problem}"
     return accepted
+
+
+def _has_zeros_alone(bundle: Bundle, zero: dict[str, Tensor]) -> bool:
+    slots = [slot for slot in bundle.slots if slot.side == "out" and slot.layer in zero]
+    return all(zero[slot.layer][slot.channel] for slot in slots)
 
 
 def _rows(
