@@ -152,7 +152,7 @@ def failure(error: Exception, name: str, url: str, what: str = "", verb: str = "
     where = f"{name}: {what}: " if what else f"{name}: "
     if isinstance(error, ImportError):
         is_ours = error.name in _EXTRA or any(extra in str(error) for extra in _EXTRA)
-        how = " (pip install deepcomp[remote])" if is_ours else ""  # others: s3fs, ...
+        how = " (pip install 'deepcomp[remote]')" if is_ours else ""  # others: s3fs, ...
         return ImportError(f"{where}{_reason(error, name, url)}{how}", name=error.name)
     if verb == "read" and url.startswith("http") and isinstance(error, ValueError):  # of fsspec
         return OSError(

@@ -123,7 +123,7 @@ def load(
     Changes made in place are noticed only in pages that were not touched before.
 
     **A URL** (a string such as ``"https://host/model.dcz"`` or ``"s3://bucket/model.dcz"``) is
-    opened with fsspec: ``pip install deepcomp[remote]``. Only what is needed is read, by ranges,
+    opened with fsspec: ``pip install 'deepcomp[remote]'``. Only what is needed is read, by ranges,
     when it is asked for: 8 KiB at the end and 12 bytes at the beginning (and the rest of an index
     that is larger), then for each tensor its own bytes, or less than 2 % more: `save` gives it a
     checksum in the index, unless it is so large that checking whole pages of 64 KiB adds less, or

@@ -339,7 +339,7 @@ def test_a_shard_that_was_cut_off_is_named_with_its_tensor(source, tmp_path):
 
 def test_a_missing_joblib_is_named_with_the_extra(source, tmp_path):
     without = mock.patch.dict(sys.modules, {"joblib": None})
-    with without, pytest.raises(ImportError, match=r"pip install deepcomp\[parallel\]"):
+    with without, pytest.raises(ImportError, match=r"pip install 'deepcomp\[parallel\]'"):
         compress(source, tmp_path / "target", n_jobs=2)
 
 

@@ -295,7 +295,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(missing):
     command = [sys.executable, "-c", textwrap.dedent(script), missing]
     message = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert message.startswith("http://host/m.dcz: ")
-    assert missing in message and "pip install deepcomp[remote]" in message
+    assert missing in message and "pip install 'deepcomp[remote]'" in message
 
 
 @pytest.mark.parametrize("url", ["s3://alice:open-sesame@bucket/m.dcz", "simplecache::http://h/a"])
