@@ -157,7 +157,7 @@ def failure(error: Exception, name: str, url: str, what: str = "", verb: str = "
     if verb == "read" and url.startswith("http") and isinstance(error, ValueError):  # of fsspec
         return OSError(
             f"{where}the server does not send ranges of the file, or does not tell its size: "
-            "download it, and load the copy"
+            "download it, and load the copy, or load simplecache::URL, which does both"
         )
     cause = error.__cause__ or error  # fsspec says of any error of a server: not found
     number = cause.errno if isinstance(cause, OSError) else None

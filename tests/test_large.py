@@ -385,7 +385,10 @@ def test_dcz_compress_makes_shards_of_shards(source, expected, tmp_path, capsys)
 
 def test_dcz_compress_takes_jobs_for_shards_only(source, tmp_path, capsys):
     assert main(["compress", str(source), str(tmp_path / "one.dcz"), "--jobs", "2"]) == 2
-    assert "--jobs is for a folder of shards" in capsys.readouterr().err
+    assert "--jobs writes a folder: OUT must not be -" in capsys.readouterr().err
+    file = next(source.glob("*.safetensors")) if source.is_dir() else source
+    assert main(["compress", str(file), str(tmp_path / "one"), "--jobs", "2"]) == 2
+    assert "--jobs is for a folder of shards, not for one file" in capsys.readouterr().err
     assert main(["compress", str(source), str(tmp_path / "one.dcz")]) == 0
     assert list(deepcomp.load(tmp_path / "one.dcz")) == list(SHAPES)
 

@@ -206,9 +206,18 @@ def test_a_damaged_file_changes_nothing(tmp_path):
     assert equal_states(before, target.state_dict()) and repr(target) == attributes
 
 
-def test_without_resize_other_shapes_are_refused():
-    with pytest.raises(RuntimeError, match=r"0.weight: expected shape \[6, 3, 3, 3\], found"):
+def test_without_resize_other_shapes_are_refused_and_what_takes_them_is_said():
+    message = r"0.weight: expected shape \[6, 3, 3, 3\], found .*; resize=True gives the layers"
+    with pytest.raises(RuntimeError, match=message):
         deepcomp.compress(make(4), bits=None).restore(make(6))
+
+
+@pytest.mark.parametrize("resize", [False, True])
+def test_where_resizing_does_not_help_it_is_not_proposed(resize):
+    packed = deepcomp.compress(nn.Sequential(nn.Conv1d(3, 4, 1)), bits=None)
+    with pytest.raises(RuntimeError) as caught:
+        packed.restore(nn.Sequential(nn.Conv2d(3, 4, 1)), resize=resize)
+    assert "resize=True" not in str(caught.value)
 
 
 def test_a_model_that_was_shrunk_and_factorized_comes_back_into_a_fresh_one():
