@@ -22,8 +22,9 @@ try:
     from ._native import cpu as _cpu
 except ImportError as error:
     raise ImportError(
-        "deepcomp's native modules are missing: install the package with 'pip install .', or "
-        "build them in place with 'python setup.py build_ext --inplace'"
+        "deepcomp's native modules are missing: install the package with 'pip install .', build "
+        "them in place with 'python setup.py build_ext --inplace', or start Python outside the "
+        "checkout, if it is installed"
     ) from error
 
 

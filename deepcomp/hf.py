@@ -71,7 +71,7 @@ def save_pretrained(
         If a setting is not possible, see `deepcomp.compress`, or the model has a part of timm,
         which `from_pretrained` refuses. Nothing is written then.
     ImportError
-        If transformers is not installed: ``pip install deepcomp[transformers]``.
+        If transformers is not installed: ``pip install 'deepcomp[transformers]'``.
 
     Examples
     --------
@@ -162,7 +162,7 @@ def from_pretrained(
     DczError
         If ``model.dcz`` is damaged.
     ImportError
-        If transformers is not installed: ``pip install deepcomp[transformers]``.
+        If transformers is not installed: ``pip install 'deepcomp[transformers]'``.
     """
     transformers = _import_transformers()
     folder = Path(folder)
@@ -195,7 +195,7 @@ def _import_transformers() -> Any:
         import transformers
     except ImportError as error:
         raise ImportError(
-            f"deepcomp.hf needs transformers: pip install deepcomp[transformers] ({error})"
+            f"deepcomp.hf needs transformers: pip install 'deepcomp[transformers]' ({error})"
         ) from None
     return transformers
 

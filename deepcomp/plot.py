@@ -238,7 +238,7 @@ def _axes(ax: Axes | None, height: float = 3.4) -> Axes:
         from matplotlib import pyplot
     except ImportError as error:
         raise ImportError(
-            "deepcomp.plot needs matplotlib: pip install deepcomp[plot]", name=error.name
+            "deepcomp.plot needs matplotlib: pip install 'deepcomp[plot]'", name=error.name
         ) from error
     return pyplot.subplots(figsize=(6.4, height), layout="constrained")[1]
 

@@ -152,12 +152,12 @@ def failure(error: Exception, name: str, url: str, what: str = "", verb: str = "
     where = f"{name}: {what}: " if what else f"{name}: "
     if isinstance(error, ImportError):
         is_ours = error.name in _EXTRA or any(extra in str(error) for extra in _EXTRA)
-        how = " (pip install deepcomp[remote])" if is_ours else ""  # others: s3fs, ...
+        how = " (pip install 'deepcomp[remote]')" if is_ours else ""  # others: s3fs, ...
         return ImportError(f"{where}{_reason(error, name, url)}{how}", name=error.name)
     if verb == "read" and url.startswith("http") and isinstance(error, ValueError):  # of fsspec
         return OSError(
             f"{where}the server does not send ranges of the file, or does not tell its size: "
-            "download it, and load the copy"
+            "download it, and load the copy, or load simplecache::URL, which does both"
         )
     cause = error.__cause__ or error  # fsspec says of any error of a server: not found
     number = cause.errno if isinstance(cause, OSError) else None

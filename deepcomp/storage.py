@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from .arrays import Source
 
+CHECKPOINTS = (".safetensors", ".pt", ".pth", ".npz", ".bin")  # names that others' files have
+
 
 def save(
     model: CompressedModel | torch.nn.Module | Mapping[str, Any],
@@ -58,8 +60,9 @@ def save(
     DczError
         If what is read back with `verify` is not what was to be saved.
     ValueError
-        If the metadata are not strings, a tensor has a dtype that a file cannot hold, or the path
-        is a URL: those can only be loaded.
+        If the metadata are not strings, a tensor has a dtype that a file cannot hold, the path
+        is a URL (those can only be loaded), or it ends as a checkpoint's does (``.pt``, ``.pth``,
+        ``.bin``, ``.safetensors``, ``.npz``).
     OSError
         If the file cannot be written, or `path` is no regular file.
 
@@ -81,6 +84,11 @@ def save(
     if isinstance(path, str) and is_url(path):
         where = without_credentials(path)
         raise ValueError(f"{where}: cannot save to a URL: save to a file, and copy it there")
+    if os.fsdecode(path).lower().endswith(CHECKPOINTS):
+        raise ValueError(
+            f"{os.fsdecode(path)}: save writes a .dcz file: expected a name like model.dcz "
+            "(deepcomp.exporters.write_checkpoint writes checkpoints)"
+        )
     if metadata is None:
         metadata = model.metadata if isinstance(model, CompressedModel) else {}
     for key, value in metadata.items():
@@ -123,7 +131,7 @@ def load(
     Changes made in place are noticed only in pages that were not touched before.
 
     **A URL** (a string such as ``"https://host/model.dcz"`` or ``"s3://bucket/model.dcz"``) is
-    opened with fsspec: ``pip install deepcomp[remote]``. Only what is needed is read, by ranges,
+    opened with fsspec: ``pip install 'deepcomp[remote]'``. Only what is needed is read, by ranges,
     when it is asked for: 8 KiB at the end and 12 bytes at the beginning (and the rest of an index
     that is larger), then for each tensor its own bytes, or less than 2 % more: `save` gives it a
     checksum in the index, unless it is so large that checking whole pages of 64 KiB adds less, or

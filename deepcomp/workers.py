@@ -124,7 +124,7 @@ def _parallel(n_jobs: int | None) -> Any:
         if n_jobs in (None, 1):
             return None
         raise ImportError(
-            f"n_jobs={n_jobs} needs joblib: pip install deepcomp[parallel] "
+            f"n_jobs={n_jobs} needs joblib: pip install 'deepcomp[parallel]' "
             "(or deepcomp[dask], deepcomp[ray])"
         ) from None
     # one task at a time: after some short ones joblib would hand out several at once, the last of

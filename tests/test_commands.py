@@ -251,6 +251,22 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_work(dcz, monkeyp
     assert fails(dcz("compress", "model.npz", "."), 2, "Is a directory")
 
 
+@pytest.mark.parametrize("verb", ["inspect", "decompress", "diff", "report", "verify"])
+def test_a_folder_in_the_place_of_a_file_is_told_what_to_give(dcz, folder, verb):
+    more = {"decompress": ["out.pt"], "diff": ["model.dcz"], "report": ["-o", "page.html"]}
+    (folder / "packed").mkdir()
+    status, out, err = dcz(verb, "packed", *more.get(verb, []))
+    told = (out + err).replace("UNREADABLE: ", "")  # which `verify` says on standard output
+    assert status == 2 and "packed: is a folder: expected a .dcz file" in told
+
+
+def test_bits_none_keeps_exactly_what_no_pattern_matches(dcz, model):
+    assert dcz("compress", "model.npz", "out.dcz", "--bits", "none", "--set", "fc1:bits=3")[0] == 0
+    packed = deepcomp.load("out.dcz")
+    assert np.array_equal(packed["conv.weight"].to_dense(), model["conv.weight"])
+    assert len(np.unique(packed["fc1.weight"].to_dense())) == 8
+
+
 @pytest.mark.parametrize("verb", ["compress", "decompress", "report"])
 def test_a_file_is_not_written_over_itself(dcz, folder, verb):
     before = (folder / "model.dcz").read_bytes()

@@ -369,5 +369,5 @@ def test_saving_does_not_change_the_model(tmp_path):
 
 def test_a_missing_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(ImportError, match=r"pip install deepcomp\[transformers\]"):
+    with pytest.raises(ImportError, match=r"pip install 'deepcomp\[transformers\]'"):
         deepcomp.hf.from_pretrained(tmp_path)

@@ -644,7 +644,7 @@ for action in (lambda: read_checkpoint("m.pt"), lambda: write_checkpoint(packed,
     try:
         action()
     except ImportError as error:
-        assert "pip install deepcomp[torch]" in str(error), error
+        assert "pip install 'deepcomp[torch]'" in str(error), error
     else:
         raise SystemExit("torch was not needed")
 assert not {"safetensors", "scipy"} & set(sys.modules)

@@ -312,7 +312,7 @@ for action in actions:
     try:
         action()
     except ImportError as error:
-        assert "pip install deepcomp[torch]" in str(error), error
+        assert "pip install 'deepcomp[torch]'" in str(error), error
     else:
         raise SystemExit("torch was not needed")
 """

@@ -899,3 +899,4 @@ def test_missing_native_modules_are_an_import_error_that_says_how_to_build_them(
     assert result.returncode == 1
     assert "native modules are missing" in result.stderr
     assert "build_ext --inplace" in result.stderr
+    assert "outside the checkout" in result.stderr

@@ -339,7 +339,7 @@ def test_a_shard_that_was_cut_off_is_named_with_its_tensor(source, tmp_path):
 
 def test_a_missing_joblib_is_named_with_the_extra(source, tmp_path):
     without = mock.patch.dict(sys.modules, {"joblib": None})
-    with without, pytest.raises(ImportError, match=r"pip install deepcomp\[parallel\]"):
+    with without, pytest.raises(ImportError, match=r"pip install 'deepcomp\[parallel\]'"):
         compress(source, tmp_path / "target", n_jobs=2)
 
 
@@ -385,7 +385,10 @@ def test_dcz_compress_makes_shards_of_shards(source, expected, tmp_path, capsys)
 
 def test_dcz_compress_takes_jobs_for_shards_only(source, tmp_path, capsys):
     assert main(["compress", str(source), str(tmp_path / "one.dcz"), "--jobs", "2"]) == 2
-    assert "--jobs is for a folder of shards" in capsys.readouterr().err
+    assert "--jobs writes a folder: OUT must not be -" in capsys.readouterr().err
+    file = next(source.glob("*.safetensors")) if source.is_dir() else source
+    assert main(["compress", str(file), str(tmp_path / "one"), "--jobs", "2"]) == 2
+    assert "--jobs is for a folder of shards, not for one file" in capsys.readouterr().err
     assert main(["compress", str(source), str(tmp_path / "one.dcz")]) == 0
     assert list(deepcomp.load(tmp_path / "one.dcz")) == list(SHAPES)
 

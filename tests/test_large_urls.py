@@ -252,7 +252,7 @@ def test_a_missing_fsspec_is_named_with_the_extra(store, source, tmp_path):
     with mock.patch.dict(sys.modules, {"fsspec": None}):
         for checkpoint, target in ((store, tmp_path / "target"), (source, PACKED)):
             told = message_of(ImportError, lambda a=checkpoint, b=target: compress(a, b))
-            assert told.startswith("store://bucket/") and "pip install deepcomp[remote]" in told
+            assert told.startswith("store://bucket/") and "pip install 'deepcomp[remote]'" in told
 
 
 # --- the command ---

@@ -258,6 +258,23 @@ def test_restore_changes_nothing_when_names_or_shapes_differ():
     assert all(same_bits(before[k], v) for k, v in wrong.state_dict().items())
 
 
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("kind", ["shared", "sparse"])
+def test_layers_that_make_their_weights_are_named_by_a_restore_into_them(kind, strict):
+    model = nn.Sequential(nn.ReLU(), nn.Linear(40, 30))
+    packed = deepcomp.compress(model, bits=4, sparsity=0.5)
+    what = {"shared": "is under share_weights", "sparse": "computes from the compressed form"}
+    if kind == "shared":
+        deepcomp.share_weights(model, bits=2)
+    else:
+        packed.restore(model, layers="sparse")
+    if kind == "shared" and not strict:
+        assert packed.restore(model, strict=False).unexpected_keys == ["1.weight"]
+        return
+    with pytest.raises(RuntimeError, match=f"layer '1' {what[kind]}.*a network built anew$"):
+        packed.restore(model, strict=strict)
+
+
 def test_restore_not_strict_reports_the_names_that_differ():
     packed = deepcomp.compress({"0.weight": torch.ones(2, 3), "extra": torch.ones(1)})
     result = packed.restore(nn.Sequential(nn.Linear(3, 2)), strict=False)

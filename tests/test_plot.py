@@ -101,7 +101,7 @@ def test_odd_tensors_can_be_drawn(array):
 
 def test_without_matplotlib_the_error_names_the_extra(packed, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"pip install deepcomp\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install 'deepcomp\[plot\]'"):
         deepcomp.plot.sizes(packed)
 
 

@@ -471,6 +471,16 @@ def test_steps_after_remove_are_refused():
             action()
 
 
+@pytest.mark.parametrize("call", ["step", "mask_gradients", "remove"])
+def test_a_layer_of_another_shape_than_before_is_named(call):
+    model = nn.Sequential(nn.Linear(6, 4))
+    pruner = deepcomp.Pruner(model, sparsity=0.5)
+    model[0].weight = nn.Parameter(torch.ones(3, 6))
+    with pytest.raises(RuntimeError, match=r"'0.weight' .* \[4, 6\], found \[3, 6\]: call pruner"):
+        getattr(pruner, call)()
+    assert model[0].weight.all() and pruner.n_steps == 0
+
+
 def test_sharing_under_a_pruner_is_told_to_remove_it_first():
     model = make_model()
     pruner = deepcomp.Pruner(model, sparsity=0.5)

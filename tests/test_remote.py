@@ -160,6 +160,13 @@ def test_a_server_without_ranges_gives_a_clear_error_and_no_download(server):
     assert server.n_sent < 1 << 27  # what was under way
 
 
+def test_a_server_without_ranges_serves_a_copy_as_its_message_proposes(server):
+    server.send_ranges = False
+    assert "simplecache::URL" in message_of(OSError, lambda: deepcomp.load(server.url))
+    weight = deepcomp.load(f"simplecache::{server.url}")["layer5.weight"].to_dense()
+    assert weight.tobytes() == TENSORS["layer5.weight"].tobytes()
+
+
 @pytest.mark.parametrize(
     "answer", [lambda data: data[:-1], lambda data: data[:0], lambda data: data + b"!"]
 )
@@ -295,7 +302,7 @@ def test_a_missing_package_is_an_error_that_names_the_extra(missing):
     command = [sys.executable, "-c", textwrap.dedent(script), missing]
     message = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert message.startswith("http://host/m.dcz: ")
-    assert missing in message and "pip install deepcomp[remote]" in message
+    assert missing in message and "pip install 'deepcomp[remote]'" in message
 
 
 @pytest.mark.parametrize("url", ["s3://alice:open-sesame@bucket/m.dcz", "simplecache::http://h/a"])

@@ -206,9 +206,18 @@ def test_a_damaged_file_changes_nothing(tmp_path):
     assert equal_states(before, target.state_dict()) and repr(target) == attributes
 
 
-def test_without_resize_other_shapes_are_refused():
-    with pytest.raises(RuntimeError, match=r"0.weight: expected shape \[6, 3, 3, 3\], found"):
+def test_without_resize_other_shapes_are_refused_and_what_takes_them_is_said():
+    message = r"0.weight: expected shape \[6, 3, 3, 3\], found .*; resize=True gives the layers"
+    with pytest.raises(RuntimeError, match=message):
         deepcomp.compress(make(4), bits=None).restore(make(6))
+
+
+@pytest.mark.parametrize("resize", [False, True])
+def test_where_resizing_does_not_help_it_is_not_proposed(resize):
+    packed = deepcomp.compress(nn.Sequential(nn.Conv1d(3, 4, 1)), bits=None)
+    with pytest.raises(RuntimeError) as caught:
+        packed.restore(nn.Sequential(nn.Conv2d(3, 4, 1)), resize=resize)
+    assert "resize=True" not in str(caught.value)
 
 
 def test_a_model_that_was_shrunk_and_factorized_comes_back_into_a_fresh_one():
@@ -246,7 +255,8 @@ def test_an_optimizer_of_the_parameters_that_were_replaced_says_so(name):
 
 def test_a_file_that_does_not_decode_leaves_the_layers_as_they_are():
     smaller = nn.Sequential(nn.Linear(400, 300))
-    packed = deepcomp.compress(smaller, bits=3, sparsity=0.5)
+    nn.init.normal_(smaller[0].weight)  # codes of several lengths: of one length, any bits decode
+    packed = deepcomp.compress(smaller, bits=5, sparsity=0.5)
     section = bytearray(packed["0.weight"].section())
     section[-40:] = bytes(40)  # the structure is right, the symbols are not
     packed["0.weight"]._fetch = lambda *_: memoryview(section)

@@ -330,6 +330,16 @@ def test_a_link_to_nothing_gets_its_file(tmp_path):
     assert len(os.listdir(tmp_path)) == 3
 
 
+@pytest.mark.parametrize("ending", [".pt", ".PTH", ".bin", ".safetensors", ".npz"])
+def test_a_checkpoint_is_not_written_over(tmp_path, ending):
+    path = tmp_path / f"model{ending}"
+    path.write_bytes(b"weights")
+    for name in (path, str(path), os.fsencode(path)):
+        with pytest.raises(ValueError, match="expected a name like model"):
+            deepcomp.save({"w": np.ones(3)}, name)
+    assert path.read_bytes() == b"weights" and os.listdir(tmp_path) == [path.name]
+
+
 def test_names_of_any_length_and_of_bytes_are_written(tmp_path):
     for name in ("x" * 255, b"\xff\xfe.dcz", ".hidden"):
         path = os.path.join(os.fsencode(tmp_path) if isinstance(name, bytes) else tmp_path, name)

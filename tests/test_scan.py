@@ -239,7 +239,7 @@ def test_plot_draws_a_line_for_each_layer(tmp_path, n_layers, monkeypatch):
 def test_plot_without_matplotlib_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     found = Sensitivity(1.0, (Row("fc", "bits", 2, 0.25, 1.0),))
-    with pytest.raises(ImportError, match=r"pip install deepcomp\[plot\]"):
+    with pytest.raises(ImportError, match=r"pip install 'deepcomp\[plot\]'"):
         found.plot()
 
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from ..importers import Checkpoint
     from ..model import CompressedModel
 
-_CHECKPOINTS = (".safetensors", ".pt", ".pth", ".npz", ".bin")
-
 Found = Mapping[str, "Source | str"]
 
 
@@ -42,7 +40,10 @@ def run(options: argparse.Namespace) -> int:
         where = display_name(options.output)
         raise CommandError(f"{where}: behind a URL a folder is written, so no name with .dcz")
     if options.jobs is not None:
-        raise CommandError("--jobs is for a folder of shards, and OUT must not end with .dcz")
+        if _is_sharded(options.input):
+            raise CommandError("--jobs writes a folder: OUT must not be -, nor end with .dcz")
+        where = display_name(options.input)
+        raise CommandError(f"{where}: --jobs is for a folder of shards, not for one file")
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
         refuse_own_input(source, target)
@@ -73,7 +74,9 @@ def _check(options: argparse.Namespace) -> None:
     """Refuse what cannot be meant, before anything is read."""
     if options.json and options.output == STANDARD:
         raise CommandError("--json and the file both want standard output: name a file")
-    if options.output.lower().endswith(_CHECKPOINTS):
+    from ..storage import CHECKPOINTS
+
+    if options.output.lower().endswith(CHECKPOINTS):
         raise CommandError(
             f"{options.output}: the file that is written is a .dcz file: expected a name like "
             "OUT.dcz (dcz decompress writes checkpoints)"
@@ -85,10 +88,12 @@ def _check(options: argparse.Namespace) -> None:
 
 def _is_large(options: argparse.Namespace) -> bool:
     """Say whether a folder of shards is written: of shards, and wherever a URL is involved."""
-    path = options.input
-    is_sharded = os.path.isdir(path) or path.endswith(".safetensors.index.json")
-    is_sharded |= is_url(path) or is_url(options.output)
-    return is_sharded and options.output != STANDARD and not options.output.endswith(".dcz")
+    is_large = _is_sharded(options.input) or is_url(options.output)
+    return is_large and options.output != STANDARD and not options.output.endswith(".dcz")
+
+
+def _is_sharded(path: str) -> bool:
+    return os.path.isdir(path) or path.endswith(".safetensors.index.json") or is_url(path)
 
 
 def refuse_own_input(source: str, target: str) -> None:

@@ -54,11 +54,17 @@ def open_file(path: str) -> Reader:
     Raises
     ------
     CommandError
-        If there is no use in reading on: it is not one, is cut off, is of a newer version, or its
-        index is damaged. Damage elsewhere is found later, and is another exit status.
+        If there is no use in reading on: it is a folder, is not one, is cut off, is of a newer
+        version, or its index is damaged. Damage elsewhere is found later, and is another exit
+        status.
     OSError
         If it cannot be opened.
     """
+    if os.path.isdir(path):
+        raise CommandError(
+            f"{path}: is a folder: expected a .dcz file (of a folder of shards give the files, as "
+            "packed/*.dcz; in Python, deepcomp.load takes the folder)"
+        )
     with input_path(path) as found:  # a copy may be deleted: the file stays open
         try:
             return Reader(found, display_name(path))

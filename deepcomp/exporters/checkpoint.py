@@ -84,7 +84,7 @@ def _check_torch(path: str | os.PathLike[str]) -> None:
         import torch  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f"{os.fsdecode(path)}: a PyTorch checkpoint needs torch: pip install deepcomp[torch]",
+            f"{os.fsdecode(path)}: a PyTorch checkpoint needs torch: pip install 'deepcomp[torch]'",
             name=error.name,
         ) from error
 

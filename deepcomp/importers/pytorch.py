@@ -40,7 +40,7 @@ def read_file(path: str, key: str | None = None) -> Mapping[str, Any]:
         import torch
     except ImportError as error:
         raise ImportError(
-            f"{path}: a PyTorch checkpoint needs torch: pip install deepcomp[torch]",
+            f"{path}: a PyTorch checkpoint needs torch: pip install 'deepcomp[torch]'",
             name=error.name,
         ) from error
     if torch.__version__ < _OLDEST:

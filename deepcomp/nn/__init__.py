@@ -6,7 +6,7 @@ try:
     import torch  # noqa: F401
 except ImportError as error:
     raise ImportError(
-        f"this needs torch: pip install deepcomp[torch] ({error})", name=error.name
+        f"this needs torch: pip install 'deepcomp[torch]' ({error})", name=error.name
     ) from error
 
 _HOMES = {"SparseConv2d": "layers", "SparseLinear": "layers"}

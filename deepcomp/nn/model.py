@@ -138,6 +138,33 @@ def _prefix_hint(packed: "CompressedModel", targets: dict[str, Any]) -> str:
     return ""
 
 
+def _layer_hint(packed: "CompressedModel", targets: dict[str, Any]) -> str:
+    """Name a layer whose weight the model makes itself, if there is one."""
+    for name in targets:
+        before, found, after = name.partition("parametrizations.")
+        start = name.removesuffix("section")  # as of SparseLinear
+        if found and before + after.partition(".")[0] in packed:
+            what = "is under share_weights, or another parametrization"
+        elif f"{start}weight" in packed and f"{start}_extra_state" in targets and start != name:
+            before, what = start, "computes from the compressed form already"
+        else:
+            continue
+        return f"layer {before.rstrip('.')!r} {what}: restore into a network built anew"
+    return ""
+
+
+def _resize_hint(packed: "CompressedModel", model: torch.nn.Module, differing: list[str]) -> str:
+    """Say what other shapes need, if that is all that differs."""
+    plan, reasons = plan_resizing(model, {name: packed[name].shape for name in packed})
+    if reasons or not _planned(plan).issuperset(differing):
+        return ""
+    return "resize=True gives the layers the file's shapes"
+
+
+def _planned(plan: list[Resizing]) -> set[str]:
+    return {f"{r.name}.{key}".removeprefix(".") for r in plan for key in r.shapes}
+
+
 def _check(
     packed: "CompressedModel",
     model: torch.nn.Module,
@@ -147,7 +174,8 @@ def _check(
     reasons: list[str],
 ) -> None:
     problems = []
-    planned = {f"{r.name}.{key}".removeprefix(".") for r in plan for key in r.shapes}
+    planned = _planned(plan)
+    hint = _layer_hint(packed, targets) or _prefix_hint(packed, targets)
     if strict:
         # a counter that old checkpoints lack, and that load_state_dict does not ask for either
         missing = [n for n in targets if n not in packed and not n.endswith("num_batches_tracked")]
@@ -156,15 +184,20 @@ def _check(
             problems.append(f"missing in the file: {_listed(missing)}")
         if unexpected:
             problems.append(f"not in the model: {_listed(unexpected)}")
-        if problems:
-            problems.append(_prefix_hint(packed, targets) or "strict=False restores the others")
+        if problems and not hint:
+            problems.append("strict=False restores the others")
+    differing = []
     for name, target in targets.items():
         if not isinstance(target, torch.Tensor):
             problems.append(f"{name} is not a tensor but a {type(target).__name__}")
         elif name in packed and name not in planned and target.shape != packed[name].shape:
-            problems.append(
-                f"{name}: expected shape {list(target.shape)}, found {list(packed[name].shape)}"
-            )
+            differing.append(name)
+    if differing and not problems:
+        hint = hint or _resize_hint(packed, model, differing)
+    for name in differing:
+        expected, found = list(targets[name].shape), list(packed[name].shape)
+        problems.append(f"{name}: expected shape {expected}, found {found}")
     problems += reasons
     if problems:
+        problems += [hint] if hint else []
         raise RuntimeError(f"cannot restore {type(model).__name__}: {'; '.join(problems)}")

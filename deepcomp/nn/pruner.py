@@ -125,9 +125,9 @@ class Pruner:
         Raises
         ------
         RuntimeError
-            After `remove`; if a weight is no longer a parameter of the model; from the second
-            call on, if it comes between ``backward()`` and ``optimizer.step()``. Nothing is
-            changed then.
+            After `remove`; if a weight is no longer a parameter of the model, or has another
+            shape; from the second call on, if it comes between ``backward()`` and
+            ``optimizer.step()``. Nothing is changed then.
         ValueError
             If a weight would be left empty, or its scores are NaN; no weight is changed then.
         """
@@ -157,7 +157,7 @@ class Pruner:
         Raises
         ------
         RuntimeError
-            If it was called before.
+            If it was called before, or a weight has another shape than then.
         """
         self._apply(self._weights())
         self._order.remove()
@@ -214,12 +214,20 @@ class Pruner:
         if self._model is None:
             raise RuntimeError("this Pruner was removed: make a new one to go on pruning")
         try:
-            return {name: self._model.get_parameter(name) for name in self.masks}
+            weights = {name: self._model.get_parameter(name) for name in self.masks}
         except AttributeError as error:
             raise RuntimeError(
                 f"a pruned weight is no longer a parameter of the model ({error}): call "
                 "pruner.remove() before share_weights or another change of the model's weights"
             ) from None
+        for name, weight in weights.items():
+            if weight.shape != self.masks[name].shape:
+                raise RuntimeError(
+                    f"{name!r} has another shape than when this Pruner was made: expected "
+                    f"{list(self.masks[name].shape)}, found {list(weight.shape)}: call "
+                    "pruner.remove() before shrink, and make a new Pruner to go on pruning"
+                )
+        return weights
 
     def _mask(self, name: str, weight: Tensor) -> Tensor:
         if self.masks[name].device != weight.device:

@@ -99,7 +99,7 @@ class Sensitivity:
             from matplotlib import pyplot
         except ImportError as error:
             raise ImportError(
-                "plot() needs matplotlib: pip install deepcomp[plot]", name=error.name
+                "plot() needs matplotlib: pip install 'deepcomp[plot]'", name=error.name
             ) from error
         scanned = self._scanned()
         n_names = len(self._scores(scanned[0]))
