@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import deepcomp
+from deepcomp import _kernels
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_pruning")
@@ -24,6 +25,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from resnet import ResNet  # noqa: E402
 
 sys.path.pop(0)
+
+_BUILD = _kernels.build_info()
+pytestmark = pytest.mark.skipif(
+    _BUILD["debug"] or _BUILD["kernels"] != "native",
+    reason="no kernel of ours takes part: one build is enough",
+)
 
 
 class Residual(nn.Module):

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import deepcomp
+from deepcomp import _kernels
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torch_pruning")
@@ -15,6 +16,12 @@ from torch.nn import functional as F  # noqa: E402
 
 from deepcomp.nn import thinet  # noqa: E402
 from deepcomp.nn.samples import contributions  # noqa: E402
+
+_BUILD = _kernels.build_info()
+pytestmark = pytest.mark.skipif(
+    _BUILD["debug"] or _BUILD["kernels"] != "native",
+    reason="no kernel of ours takes part: one build is enough",
+)
 
 
 def images(n=4, size=8, seed=0):
