@@ -64,7 +64,11 @@ ELSEWHERE = {
     "security": "SECURITY.md",
     "specification": "formats/dcz.md",
 }
-LINKS = {"(README.md)": "(measuring.md)", "(formats/TESTING.md)": "(proofs.md)"}
+LINKS = {
+    "(README.md)": "(measuring.md)",
+    "(formats/TESTING.md)": "(proofs.md)",
+    "(figures/": "(../benchmarks/figures/",
+}
 
 
 def read_elsewhere(app: Any, name: str, content: list[str]) -> None:
