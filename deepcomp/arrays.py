@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,7 @@ def sources(model: Any) -> dict[str, Source | str]:
         If a tensor has a dtype or a name that a ``.dcz`` file cannot hold.
     """
     if callable(getattr(model, "state_dict", None)):
+        check_is_dense(model)
         _refuse_stacked(model)
         model = model.state_dict()
     if not isinstance(model, Mapping):
@@ -127,6 +128,9 @@ def _folded(model: Mapping[str, Any]) -> list[Source]:
     for name in model:
         if not isinstance(name, str):
             raise ValueError(f"tensor names must be strings, not {reprlib.repr(name)}")
+        start = name.removesuffix("_extra_state")
+        if start != name and f"{start}section" in model:  # as of SparseLinear
+            _refuse_sparse(f"layer {start.removesuffix('.')!r}")
         base = name.removesuffix("_orig")
         if name != base and f"{base}_mask" in model:
             if base in model:
@@ -147,6 +151,24 @@ def _is_shared(prefix: str, model: Mapping[str, Any]) -> bool:
     """Whether names with this prefix are what `share_weights` made of a weight."""
     is_one = "parametrizations." in prefix and f"{prefix}original0" in model
     return is_one and f"{prefix}0.labels" in model
+
+
+def check_is_dense(model: Any) -> None:
+    """Raise ValueError if a layer of a module computes from the compressed form.
+
+    Its weight is no parameter, so that it can neither be changed nor found in the state_dict.
+    """
+    layers = sys.modules.get("deepcomp.nn.layers")  # whoever has such a layer has imported it
+    for name, module in getattr(model, "named_modules", dict)():
+        if layers is not None and isinstance(module, layers.SparseLayer):
+            _refuse_sparse(f"layer {name!r} ({type(module).__name__})")
+
+
+def _refuse_sparse(what: str) -> NoReturn:
+    raise ValueError(
+        f"{what} computes from the compressed form: save the CompressedModel that it came from, "
+        "or restore that into a network built anew, with layers='dense'"
+    )
 
 
 def _refuse_stacked(model: Any) -> None:

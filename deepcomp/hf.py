@@ -273,9 +273,9 @@ def _build(path: Path, model_class: Any, config: Any) -> Any:
 
 @contextmanager
 def _empty_weights(dtype: Any) -> Iterator[None]:
-    """Let models be made whose parameters have this dtype, and no values yet.
+    """Let models be made on the CPU whose parameters have this dtype, and no values yet.
 
-    Not on the meta device: buffers that no file has, as the frequencies of rotary embeddings, are
+    Not on the meta device, even where it is the default: buffers that no file has, as the frequencies of rotary embeddings, are
     computed here. Memory of parameters that become sparse layers is never touched.
     """
     import torch
@@ -285,7 +285,7 @@ def _empty_weights(dtype: Any) -> Iterator[None]:
     if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
         torch.set_default_dtype(dtype)
     try:
-        with no_init_weights():
+        with no_init_weights(), torch.device("cpu"):
             yield
     finally:
         torch.set_default_dtype(before)

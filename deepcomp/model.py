@@ -150,7 +150,8 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         Parameters
         ----------
         model : nn.Module
-            On any device. A module that is being pruned with ``torch.nn.utils.prune`` gets its
+            On any device but meta, which has no memory: ``model.to_empty(device="cpu")`` gives it
+            some, where nothing is in the buffers that no file has. A module that is being pruned with ``torch.nn.utils.prune`` gets its
             ``_orig`` and ``_mask`` tensors from the folded weight.
         strict : bool, default True
             Whether the names must be the same on both sides.
@@ -179,8 +180,8 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         ValueError
             If `layers` or `batch` is none of these.
         RuntimeError
-            If names (with `strict`) or shapes differ, or, with `resize`, a shape is not possible
-            in its layer; nothing is changed then.
+            If names (with `strict`) or shapes differ, a tensor is on the meta device, or, with
+            `resize`, a shape is not possible in its layer; nothing is changed then.
         DczError
             If the file is damaged or breaks a rule of ``formats/dcz.md``.
 

@@ -173,6 +173,14 @@ def test_buffers_that_no_file_has_get_the_dtype_of_the_model(tmp_path):
     assert torch.equal(logits(loaded), logits(model))
 
 
+def test_a_model_is_built_on_the_cpu_whatever_device_is_the_default(tmp_path):
+    model = make("LlamaForCausalLM")
+    deepcomp.hf.save_pretrained(model, tmp_path, bits=None)
+    with torch.device("meta"):
+        loaded = deepcomp.hf.from_pretrained(tmp_path, layers="dense")
+    assert torch.equal(logits(loaded), logits(model))
+
+
 def test_weights_are_not_initialised_before_they_are_read(tmp_path, monkeypatch):
     model = make("LlamaForCausalLM")
     deepcomp.hf.save_pretrained(model, tmp_path, bits=None)

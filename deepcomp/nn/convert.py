@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from ..arrays import Source, check_shape
+from ..arrays import Source, check_is_dense, check_shape
 from ..decode import Patterns, pattern_dtype
 from ..records import ITEMSIZE
 from ..rules import assign
@@ -67,10 +67,12 @@ def choose(
     TypeError
         If `model` is no module.
     ValueError
-        If a pattern matches nothing, or a weight that is shared already; if nothing is left.
+        If a pattern matches nothing, or a weight that is shared already; if nothing is left, or
+        a layer computes from the compressed form.
     """
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"expected an nn.Module, not a {type(model).__name__}")
+    check_is_dense(model)
     sources = [source for source in _float_parameters(model) if 0 not in source.shape]
     if not isinstance(setting, Mapping):
         sources = [source for source in sources if not source.is_shared]

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from ..arrays import check_is_dense
+
 # What has one input and one output channel side; batch norm has one side, called "out".
 MIXING = (nn.Linear, _ConvNd, nn.Embedding)
 
@@ -116,10 +118,11 @@ def double_copy(model: nn.Module, inputs: Any) -> tuple[nn.Module, Any]:
     TypeError
         If `model` is no module.
     ValueError
-        If a layer's weight is no plain parameter; the message says what to do.
+        If a layer's weight is no plain parameter, or has no entries; the message says what to do.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected an nn.Module, not a {type(model).__name__}")
+    check_is_dense(model)
     for name, module in model.named_modules():
         what = f"layer {name!r} ({type(module).__name__})"
         if isinstance(module, MIXING) and not isinstance(
@@ -132,8 +135,8 @@ def double_copy(model: nn.Module, inputs: Any) -> tuple[nn.Module, Any]:
             )
         if any(isinstance(p, nn.UninitializedParameter) for p in module.parameters(False)):
             raise ValueError(f"{what} is not initialized yet: run the model once before")
-        if type(module).__module__ == "deepcomp.nn.layers":
-            raise ValueError(f"{what} computes from the compressed form: restore with 'dense'")
+        if any(t.is_meta for t in (*module.parameters(False), *module.buffers(False))):
+            raise ValueError(f"{what} is on the meta device: it has no entries")
     twin = copy.deepcopy(model).double().eval()
     for parameter in twin.parameters():
         parameter.requires_grad_(parameter.is_floating_point())
@@ -211,7 +214,7 @@ def _trace(model: nn.Module, inputs: Any) -> Any:
         import torch_pruning
     except ImportError as error:
         raise ImportError(
-            f"following channels needs torch-pruning: pip install deepcomp[channels] ({error})",
+            f"following channels needs torch-pruning: pip install 'deepcomp[channels]' ({error})",
             name=error.name,
         ) from error
     graph = torch_pruning.DependencyGraph()

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..arrays import check_is_dense
 from ..pipeline import check_finite
 from .convert import torch_source
 from .factorable import choose, obstacles_of
@@ -143,6 +144,7 @@ def factorize(
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected an nn.Module, not a {type(model).__name__}")
     check_is_unwrapped(model)
+    check_is_dense(model)
     what, setting = ("energy", energy) if rank is None else ("rank", rank)
     amounts, obstacles = choose(what, setting, model)
     done, new = [], {}
@@ -195,6 +197,7 @@ def factorize_like(model: nn.Module, packed: Mapping[str, Any]) -> nn.Module:
     Restored(missing_keys=[], unexpected_keys=[])
     """
     check_is_unwrapped(model)
+    check_is_dense(model)
     new = {}
     for name, obstacle in obstacles_of(model).items():
         layer = model.get_submodule(name)

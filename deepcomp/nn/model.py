@@ -56,6 +56,7 @@ def restore(
     plan, problems = plan_resizing(model, shapes)
     if plan:
         check_is_unwrapped(model)
+    _check_memory(packed, model, targets, masks, strict)
     _check(packed, model, targets, strict, plan, problems)
     for name in packed:
         # the old weights are gone when layers have been resized: nothing may go wrong after it
@@ -163,6 +164,28 @@ def _resize_hint(packed: "CompressedModel", model: torch.nn.Module, differing: l
 
 def _planned(plan: list[Resizing]) -> set[str]:
     return {f"{r.name}.{key}".removeprefix(".") for r in plan for key in r.shapes}
+
+
+def _check_memory(
+    packed: "CompressedModel",
+    model: torch.nn.Module,
+    targets: dict[str, Any],
+    masks: dict[str, Any],
+    strict: bool,
+) -> None:
+    """Raise RuntimeError where what is written would be lost."""
+    written = {**targets, **{f"{name}_mask": mask for name, mask in masks.items()}}
+    lost = [
+        name
+        for name, target in written.items()
+        if (strict or name.removesuffix("_mask") in packed) and getattr(target, "is_meta", False)
+    ]
+    if lost:
+        verb = "is" if len(lost) == 1 else "are"
+        raise RuntimeError(
+            f"cannot restore {type(model).__name__}: {_listed(lost)} {verb} on the meta device: "
+            "expected tensors with memory: call model.to_empty(device='cpu') first"
+        )
 
 
 def _check(
