@@ -467,9 +467,20 @@ def test_a_step_that_would_empty_a_layer_is_refused_and_nothing_changed():
 def test_steps_after_remove_are_refused():
     pruner = deepcomp.Pruner(make_model(), sparsity=0.5)
     pruner.remove()
-    for action in (pruner.step, pruner.remove, pruner.mask_gradients):
+    for action in (pruner.step, pruner.mask_gradients):
         with pytest.raises(RuntimeError, match="was removed: make a new one"):
             action()
+
+
+def test_a_second_remove_does_nothing():
+    model = make_model()
+    pruner = deepcomp.Pruner(model, sparsity=0.5)
+    pruner.remove()
+    with torch.no_grad():
+        model[0].weight.add_(1.0)
+    before = copy.deepcopy(model.state_dict())
+    pruner.remove()
+    assert equal_states(model.state_dict(), before)
 
 
 @pytest.mark.parametrize("call", ["step", "mask_gradients", "remove"])

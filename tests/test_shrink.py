@@ -440,6 +440,21 @@ def test_filters_that_the_pruner_took_go_after_silence():
     assert deepcomp.shrink(model, images()).rows[0].n_after == 3
 
 
+def test_a_table_without_a_change_says_why():
+    model = randomize(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2, bias=False)))
+    x = torch.randn(1, 4)
+    assert str(deepcomp.shrink(model, x)).endswith("\n\nnothing to remove: no filter is zero")
+    zero(model, {"0": [1]})
+    with torch.no_grad():  # what training between silence and shrink does
+        model[0].bias[:] = 0.5
+    told = str(deepcomp.shrink(model, x))
+    assert "1: 2 reads a constant, of its bias or batch norm: see silence" in told
+    assert "nothing to remove" not in told
+    channels.silence(model, x)
+    assert "nothing to remove" not in str(deepcomp.shrink(model, x))
+    assert model[0].out_features == 5
+
+
 def test_models_of_other_dtypes_and_inputs_of_other_forms():
     model = zero(randomize(nn.Sequential(nn.Linear(4, 6, bias=False), nn.Linear(6, 2))), {"0": [0]})
     model.bfloat16().requires_grad_(False)

@@ -17,8 +17,10 @@ def silence(model: nn.Module, example_inputs: Any) -> dict[str, int]:
 
     Filter pruning leaves a filter's bias, and the batch norm after it turns zeros into another
     constant. Both papers remove them with the filter; what the model puts out changes by that. The
-    last layer, whose filters are the outputs of the model, is left alone. Without retraining in
-    between, `deepcomp.shrink` can remove these filters then.
+    last layer, whose filters are the outputs of the model, is left alone.
+
+    Call `deepcomp.shrink` right after it, which can remove these filters then, and train on after
+    that: training between the two brings biases and batch norms back.
 
     Parameters
     ----------

@@ -154,11 +154,15 @@ class Pruner:
     def remove(self) -> None:
         """End pruning: the weights are ordinary again, and those that are zero may grow.
 
+        A second call does nothing.
+
         Raises
         ------
         RuntimeError
-            If it was called before, or a weight has another shape than then.
+            If a weight is no longer a parameter of the model, or has another shape.
         """
+        if self._model is None:
+            return
         self._apply(self._weights())
         self._order.remove()
         self._model = None

@@ -55,9 +55,12 @@ class Shrunk:
         lines = [[r.layer, str(r.n_before), str(r.n_after)] for r in self.rows]
         table = align(["layer", "before", "after"], lines).split("\n")
         notes = ["zero filters that stay", "", *(r.stays for r in self.rows)]
-        if not any(row.stays for row in self.rows):
+        if not any(notes[2:]):
             notes = [""] * len(notes)
-        return "\n".join(f"{line}  {note}".rstrip() for line, note in zip(table, notes))
+        table = [f"{line}  {note}".rstrip() for line, note in zip(table, notes)]
+        if all(r.n_before == r.n_after and not r.stays for r in self.rows):
+            table += ["", "nothing to remove: no filter is zero"]
+        return "\n".join(table)
 
 
 def shrink(model: nn.Module, example_inputs: Any) -> Shrunk:
