@@ -19,12 +19,13 @@ def begin(target: str, job: dict[str, Any]) -> None:
     target : str
         Path or URL of the folder.
     job : dict
-        Of what JSON can hold; arguments by their names.
+        Of what JSON can hold; arguments by their names, and in ``source`` the stamps of files.
 
     Raises
     ------
     ValueError
-        If the folder was begun with other arguments, or holds another model.
+        If the folder was begun with other arguments, for a checkpoint that has changed since, or
+        holds another model.
     OSError
         If the folder cannot be made or written.
     """
@@ -50,12 +51,27 @@ def _compare(target: str, job: dict[str, Any]) -> None:
         assert isinstance(before, dict)
     except (ValueError, AssertionError):
         raise ValueError(f"{shown(path)}: damaged: expected a JSON object") from None
+    changed = _changed(before.get("source"), job["source"])
+    if changed:
+        raise ValueError(
+            f"{shown(target)}: {changed} has changed since this folder was begun, or is another "
+            "one: delete the folder, or give another"
+        )
     for name in sorted(job.keys() | before.keys()):
         if before.get(name) != job.get(name):
             raise ValueError(
                 f"{shown(target)}: begun with {name} = {_short(before.get(name))}, now it is "
                 f"{_short(job.get(name))}: give the same arguments, or another folder"
             )
+
+
+def _changed(before: Any, now: list[list[str | int]]) -> str:
+    """Return which file is another one now, under the same name; empty if names differ as well."""
+    stamps = before if isinstance(before, list) else []
+    names = [stamp[0] if isinstance(stamp, list) and stamp else None for stamp in stamps]
+    if names != [stamp[0] for stamp in now]:
+        return ""
+    return next((str(b[0]) for a, b in zip(stamps, now) if a != b), "")
 
 
 def _short(value: Any) -> str:

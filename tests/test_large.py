@@ -235,6 +235,19 @@ def test_another_checkpoint_and_a_folder_with_another_model_are_refused(source, 
         compress(tmp_path / "source", tmp_path / "target")
 
 
+def test_a_checkpoint_that_has_changed_is_named(tmp_path):
+    path = tmp_path / "source"
+    write_shards(path, {"w": np.ones((30, 30), np.uint16)})
+    compress(path, tmp_path / "target")
+    before = contents(tmp_path / "target")
+    os.utime(path / "part-0.safetensors", (1, 1))
+    expected = r"target: part-0\.safetensors has changed since .*delete the folder, or give another"
+    for changed in ({}, {"bits": 4}):
+        with pytest.raises(ValueError, match=expected):
+            compress(path, tmp_path / "target", **changed)
+    assert contents(tmp_path / "target") == before
+
+
 KILLED = """
 import os, signal, sys, deepcomp
 from deepcomp import part_tasks, rounds
