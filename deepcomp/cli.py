@@ -1,7 +1,7 @@
 """The command line: ``dcz`` with its verbs, and ``dcz-inspect``.
 
 What a verb does is in ``commands/``, imported when it is asked for: help, wrong arguments and
-``inspect`` need the standard library only.
+``inspect`` without ``--verify`` need the standard library only.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from .commands.terminal import EXIT_CONTENT, EXIT_INTERRUPTED, EXIT_UNUSABLE, Co
 from .errors import DczError
 from .tables import printable
 
+_DEPENDENCIES = ("numpy", "tqdm")  # of all verbs but `inspect`
 _LONGEST_MESSAGE = 2000  # characters; a path alone can have 4096
 
 
@@ -101,7 +102,9 @@ def _run(options: argparse.Namespace, program: str) -> int:
         where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str) else ""
         message, status = f"{where}{error.strerror or error}", EXIT_UNUSABLE
     except ImportError as error:  # an extra that is not installed; the message names it
-        message, status = str(error), EXIT_UNUSABLE
+        is_ours = error.name in _DEPENDENCIES
+        message = f"needs {error.name}: pip install {error.name}" if is_ours else str(error)
+        status = EXIT_UNUSABLE
     except MemoryError as error:
         message, status = f"not enough memory: {error}".removesuffix(": "), EXIT_UNUSABLE
     print(f"{program}: {_shortened(printable(message))}", file=sys.stderr)

@@ -275,8 +275,9 @@ def _build(path: Path, model_class: Any, config: Any) -> Any:
 def _empty_weights(dtype: Any) -> Iterator[None]:
     """Let models be made on the CPU whose parameters have this dtype, and no values yet.
 
-    Not on the meta device, even where it is the default: buffers that no file has, as the frequencies of rotary embeddings, are
-    computed here. Memory of parameters that become sparse layers is never touched.
+    Not on the meta device, even where that is the default: buffers that no file has, as the
+    frequencies of rotary embeddings, are computed here. Memory of parameters that become sparse
+    layers is never touched.
     """
     import torch
     from transformers.initialization import no_init_weights

@@ -151,8 +151,9 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         ----------
         model : nn.Module
             On any device but meta, which has no memory: ``model.to_empty(device="cpu")`` gives it
-            some, where nothing is in the buffers that no file has. A module that is being pruned with ``torch.nn.utils.prune`` gets its
-            ``_orig`` and ``_mask`` tensors from the folded weight.
+            some, but nothing that buffers have to hold that are in no file. A module that is being
+            pruned with ``torch.nn.utils.prune`` gets its ``_orig`` and ``_mask`` tensors from the
+            folded weight.
         strict : bool, default True
             Whether the names must be the same on both sides.
         layers : {"dense", "sparse", "auto"}, default "dense"

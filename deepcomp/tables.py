@@ -38,6 +38,17 @@ def to_table(head: list[str], lines: list[list[str]], n_left: int) -> str:
     return "\n".join([join(head), rule, *map(join, lines[:-1]), rule, join(lines[-1])])
 
 
+def counted(n: int, noun: str) -> str:
+    """Write a number of things.
+
+    Examples
+    --------
+    >>> counted(1, "page"), counted(2000, "page")
+    ('1 page', '2,000 pages')
+    """
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
 def printable(text: str) -> str:
     """Return a text from a file without anything that a terminal would obey.
 

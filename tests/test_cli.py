@@ -172,7 +172,7 @@ def test_sort_orders_the_tensors(capsys, path, key):
 
 def test_verify_accepts_a_whole_file(capsys, path):
     status, out, err = run(capsys, path, "--verify")
-    assert status == 0 and "whole (5 tensors, 1 pages)" in out and err == ""
+    assert status == 0 and "whole (5 tensors, 1 page)" in out and err == ""
 
 
 def test_verify_names_what_is_damaged(capsys, path):

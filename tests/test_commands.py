@@ -348,9 +348,22 @@ def test_verify_says_a_line_for_each_file_and_goes_on_after_a_bad_one(dcz, folde
     assert status == 2 and err == "dcz verify: 2 of 3 files not whole\n"
     assert lines[0].startswith("cut.dcz: UNREADABLE: cut off")
     assert re.match(r"bad.dcz: DAMAGED: .*the page of bytes 0 to \d+ is damaged", lines[1])
-    assert lines[2:] == ["model.dcz: whole (5 tensors, 1 pages)"]
+    assert lines[2:] == ["model.dcz: whole (5 tensors, 1 page)"]
     assert dcz("verify", "model.dcz") == (0, lines[2] + "\n", "")
     assert dcz("verify", "bad.dcz")[0] == 1
+
+
+@pytest.mark.parametrize("verb", ["inspect", "decompress", "diff", "report", "verify"])
+def test_a_checkpoint_in_the_place_of_a_file_is_told_how_to_make_one(dcz, folder, verb):
+    more = {"decompress": ["out.pt"], "diff": ["model.dcz"], "report": ["-o", "page.html"]}
+    shutil.copy("model.npz", "my model.npz")
+    status, out, err = dcz(verb, "my model.npz", *more.get(verb, []))
+    way = "this makes one: dcz compress 'my model.npz' 'my model.dcz' --bits none"
+    assert status == 2 and way in out + err
+    dcz("compress", "my model.npz", "my model.dcz", "--bits", "none")
+    assert dcz(verb, "my model.dcz", *more.get(verb, []))[0] == (1 if verb == "diff" else 0)
+    shutil.copy("model.npz", "no-name")
+    assert "makes one" not in "".join(dcz(verb, "no-name", *more.get(verb, []))[1:])
 
 
 def test_verify_tells_damaged_files_from_those_that_it_cannot_read(dcz, folder):
@@ -397,8 +410,9 @@ def differ(dcz, first, second):
     assert sorted(backwards["different"]) == sorted(result["different"])
     status, text, _ = dcz("diff", "a.dcz", "b.dcz")
     n = len(result["different"])
-    expected = f"{n} differ" if n else "all the same"
-    assert text.splitlines()[-1] == f"{result['n_common']} tensors in both: {expected}"
+    expected = "all the same" if n == 0 else "1 differs" if n == 1 else f"{n} differ"
+    tensors = "1 tensor" if result["n_common"] == 1 else f"{result['n_common']} tensors"
+    assert text.splitlines()[-1] == f"{tensors} in both: {expected}"
     assert all(f"\n{name}: " in f"\n{text}" for name in result["different"])
     return result
 
@@ -435,6 +449,15 @@ def test_diff_compares_codebooks(dcz):
     found = differ(dcz, {"w": first}, {"w": second})["different"]["w"]
     assert found["codebook"] == {"sizes": [3, 3], "n_common": 2}
     assert found["values"]["largest_difference"] == 2 and "zeros" not in found
+
+
+def test_diff_says_that_one_has_no_codebook(dcz):
+    noise = np.random.default_rng(0).normal(size=(60, 60)).astype(np.float32)
+    packed = deepcomp.compress({"w": noise}, bits=2)
+    found = differ(dcz, {"w": noise}, packed)["different"]["w"]
+    assert found["codebook"] == {"sizes": [None, 4], "n_common": 0}
+    assert "w: no codebook against one of 4 values; values" in dcz("diff", "a.dcz", "b.dcz")[1]
+    assert "codebook of 4 values against none; values" in dcz("diff", "b.dcz", "a.dcz")[1]
 
 
 def test_diff_of_large_tensors_needs_memory_for_blocks_only(dcz):

@@ -112,7 +112,7 @@ ALLOWED = {
     "__main__": ({"cli"}, False),
     "commands.terminal": (set(), False),
     "commands.settings": ({"commands.terminal"}, False),
-    "commands.completion": (set(), False),
+    "commands.completion": ({"commands.terminal"}, False),
     "commands.settings_options": ({"commands.settings"}, False),
     "commands.arguments": (
         {"", "listing", "tables", "commands.completion", "commands.settings_options"},

@@ -406,7 +406,8 @@ def test_dcz_compress_takes_jobs_for_shards_only(source, tmp_path, capsys):
     assert list(deepcomp.load(tmp_path / "one.dcz")) == list(SHAPES)
 
 
-def test_dcz_plan_is_near_the_size_and_writes_nothing(source, expected, tmp_path, capsys):
+def test_dcz_plan_is_near_the_size_and_writes_nothing(source, monkeypatch, capsys):
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
     before = sorted(os.listdir(source))
     assert main(["plan", str(source), "--sparsity", "0.5", "--jobs", "4", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -419,3 +420,17 @@ def test_dcz_plan_is_near_the_size_and_writes_nothing(source, expected, tmp_path
     assert sorted(os.listdir(source)) == before
     assert main(["plan", str(source)]) == 0
     assert "smaller" in capsys.readouterr().out
+
+
+def test_dcz_plan_counts_no_more_processes_than_cores(source, monkeypatch, capsys):
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    for jobs, n_processes in (("8", 3), ("2", 2), ("-1", 3)):
+        assert main(["plan", str(source), "--jobs", jobs, "--json"]) == 0
+        values = json.loads(capsys.readouterr().out)
+        assert values["jobs"] == n_processes
+        assert values["core_seconds"] == pytest.approx(n_processes * values["seconds"])
+    assert main(["plan", str(source), "--jobs", "8"]) == 0
+    told = capsys.readouterr().out
+    assert "with 3 processes, as many as there are cores, (" in told
+    assert main(["plan", str(source), "--jobs", "3"]) == 0
+    assert "with 3 processes (" in capsys.readouterr().out

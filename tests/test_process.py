@@ -65,7 +65,7 @@ def test_dash_is_standard_input_and_output(folder):
         "dcz decompress - - --format npz < out.dcz > out.npz"
     )
     assert result.returncode == 0 and result.stderr == ""
-    assert result.stdout.startswith("standard input: whole (1 tensors, 1 pages)\n1 tensors in both")
+    assert result.stdout.startswith("standard input: whole (1 tensor, 1 page)\n1 tensor in both")
     assert (folder / "out.dcz").read_bytes() == (folder / "model.dcz").read_bytes()
     expected = deepcomp.load("model.dcz")["weight"].to_dense()
     assert np.array_equal(np.load("out.npz")["weight"], expected)
@@ -172,6 +172,28 @@ sys.exit(", ".join(heavy) or None)
     assert b"numpy" in result.stderr and b"torch" not in result.stderr
 
 
+def test_what_needs_numpy_says_so_and_inspect_does_not(folder):
+    code = """
+import sys
+from deepcomp.cli import main
+sys.modules["numpy"] = None
+sys.exit([main(arguments.split(",")) for arguments in sys.argv[1:]])
+"""
+    verbs = [
+        "inspect,model.dcz",
+        "inspect,model.dcz,--verify",
+        "verify,model.dcz",
+        "plan,model.npz",
+    ]
+    verbs += ["compress,model.npz,o.dcz", "decompress,model.dcz,o.npz", "report,model.dcz,-o,o"]
+    verbs += ["diff,model.dcz,model.dcz"]
+    result = subprocess.run([sys.executable, "-c", code, *verbs], capture_output=True, text=True)
+    *told, statuses = result.stderr.splitlines()
+    assert statuses == str([0] + [2] * 7)
+    names = ["inspect", "verify", "plan", "compress", "decompress", "report", "diff"]
+    assert told == [f"dcz {name}: needs numpy: pip install numpy" for name in names]
+
+
 def test_completion_knows_verbs_options_and_files(folder):
     pytest.importorskip("shtab")
     script = 'source <(dcz --print-completion bash)\nask() { COMP_WORDS=("$@"); '
@@ -186,6 +208,14 @@ def test_completion_knows_verbs_options_and_files(folder):
         "model.dcz",
         "model.npz",
     ]
+
+
+def test_completion_of_which_nobody_reads_the_rest_is_no_error(folder):
+    pytest.importorskip("shtab")
+    result = shell("dcz --print-completion bash | true; echo ${PIPESTATUS[0]}")
+    assert (result.stdout, result.stderr) == ("0\n", "")
+    result = shell("dcz --print-completion bash > /dev/full; echo $?")
+    assert (result.stdout, result.stderr) == ("2\n", "dcz: No space left on device\n")
 
 
 def test_completion_without_its_extra_names_it(folder):

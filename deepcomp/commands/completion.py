@@ -3,6 +3,8 @@
 import argparse
 from typing import Any
 
+from .terminal import EXIT_UNUSABLE, show
+
 _FILES = ("IN", "OUT", "IN.dcz", "OUT.dcz", "A.dcz", "B.dcz", "PAGE.html", "FILE")  # metavars
 
 
@@ -23,7 +25,10 @@ class PrintCompletion(argparse.Action):
         for action in _all_actions(parser):
             if action.metavar in _FILES:  # a shell completes names of files
                 vars(action)["complete"] = shtab.FILE
-        print(shtab.complete(parser, values))
+        try:
+            show(shtab.complete(parser, values))
+        except OSError as error:
+            parser.exit(EXIT_UNUSABLE, f"{parser.prog}: {error.strerror}\n")
         parser.exit(0)
 
 

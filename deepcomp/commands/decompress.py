@@ -5,7 +5,7 @@ import os
 import time
 
 from ..errors import DczError
-from ..tables import printable
+from ..tables import counted, printable
 from .streams import STANDARD, display_name, open_file, output_path, refuse_same_file
 from .terminal import CommandError, show, show_json
 
@@ -46,5 +46,5 @@ def run(options: argparse.Namespace) -> int:
         )
     elif options.output != STANDARD:
         name = printable(options.output)
-        show(f"{name}: {len(packed)} tensors, {nbytes:,} bytes, {seconds:.1f} s")
+        show(f"{name}: {counted(len(packed), 'tensor')}, {nbytes:,} bytes, {seconds:.1f} s")
     return 0

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..model import CompressedModel
-from ..tables import printable
+from ..tables import counted, printable
 from ..tensor import CompressedTensor
 from .streams import STANDARD, display_name, open_file
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
@@ -137,7 +137,8 @@ def _lines(result: dict[str, Any], first: str, second: str) -> list[str]:
     for key, values in result["metadata"].items():
         lines.append(f"metadata {printable(repr(key))}: {_against(values, repr)}")
     n, n_common = len(result["different"]), result["n_common"]
-    lines.append(f"{n_common} tensors in both: {f'{n} differ' if n else 'all the same'}")
+    verdict = "all the same" if not n else "1 differs" if n == 1 else f"{n} differ"
+    lines.append(f"{counted(n_common, 'tensor')} in both: {verdict}")
     return lines
 
 
@@ -150,13 +151,30 @@ def _phrases(found: dict[str, Any]) -> list[str]:
     if "zeros" in found:
         phrases.append(f"zeros differ in {found['zeros']:,} of {found['n_entries']:,} entries")
     if "codebook" in found:
-        sizes, n_common = found["codebook"]["sizes"], found["codebook"]["n_common"]
-        phrases.append(f"codebook of {_against(sizes)} values, {n_common} in both")
+        phrases.append(_codebooks(**found["codebook"]))
     if "values" in found:
         n, largest = found["values"].values()
         by = "" if largest is None else f", by {largest:.3g} at most"
         phrases.append(f"values differ in {n:,} of {found['n_entries']:,} entries{by}")
     return phrases
+
+
+def _codebooks(sizes: list[int | None], n_common: int) -> str:
+    """Say how two codebooks differ, of which one may not be there.
+
+    Examples
+    --------
+    >>> _codebooks([32, 16], 3)
+    'codebook of 32 against 16 values, 3 in both'
+    >>> _codebooks([None, 32], 0), _codebooks([32, None], 0)
+    ('no codebook against one of 32 values', 'codebook of 32 values against none')
+    """
+    first, second = sizes
+    if first is None:
+        return f"no codebook against one of {second} values"
+    if second is None:
+        return f"codebook of {first} values against none"
+    return f"codebook of {first} against {second} values, {n_common} in both"
 
 
 def _against(values: list[Any], form: Any = str) -> str:

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from ..container import Reader
 from ..listing import to_text
 from ..report import make_report, to_json
-from ..tables import printable
+from ..tables import counted, printable
 from .streams import open_file
 from .terminal import CommandError, show, show_json
 
@@ -36,4 +36,4 @@ def check(reader: Reader) -> str:
     model = model_of(reader)
     for tensor in model.values():
         tensor.verify()
-    return f"whole ({len(model)} tensors, {reader.n_pages} pages)"
+    return f"whole ({counted(len(model), 'tensor')}, {counted(reader.n_pages, 'page')})"

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DczError
-from ..tables import printable
+from ..tables import counted, printable
 from .compress import checkpoint_nbytes, read, refuse_own_input, settings_for
 from .streams import display_name
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
@@ -80,7 +80,7 @@ def _to_text(values: dict[str, Any]) -> str:
     return (
         f"{printable(values['output'])}: {values['files_nbytes']:,} bytes, "
         f"{values['seconds']:.1f} s\n"
-        f"  {values['n_tensors']:,} tensors, {values['n_weights']:,} weights\n"
+        f"  {counted(values['n_tensors'], 'tensor')}, {counted(values['n_weights'], 'weight')}\n"
         f"  {values['compression_ratio']:.2f}x smaller than its tensors when dense: "
         f"{values['dense_nbytes']:,} bytes"
     )

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from ..tables import printable
+from ..tables import counted, printable
 from .compress import checkpoint_nbytes
 from .large import large_settings
 from .streams import display_name
@@ -23,8 +23,9 @@ def run(options: argparse.Namespace) -> int:
         expected = estimate(options.input, tuple(settings[name] for name in names))
     except ValueError as error:
         raise CommandError(str(error), EXIT_CONTENT) from error
+    n_cores = os.cpu_count() or 1
     jobs = options.jobs or 1
-    jobs = (os.cpu_count() or 1) if jobs == -1 else jobs
+    jobs = n_cores if jobs == -1 else min(jobs, n_cores)  # more take turns, and gain nothing
     values = {
         "schema": 1,
         "input": display_name(options.input),
@@ -36,19 +37,21 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json(values)
     else:
-        show(_to_text(values))
+        show(_to_text(values, options.jobs))
     return 0
 
 
-def _to_text(values: dict[str, Any]) -> str:
+def _to_text(values: dict[str, Any], asked: int | None) -> str:
     ratio = values["dense_nbytes"] / max(values["nbytes"], 1)
     processes = "1 process" if values["jobs"] == 1 else f"{values['jobs']} processes"
-    times = [_duration(values[key]) for key in ("seconds", "core_seconds")]
+    if values["jobs"] < (asked or 1):
+        processes += ", as many as there are cores,"
+    time, core_time = (_duration(values[key]) for key in ("seconds", "core_seconds"))
     lines = [
-        f"{printable(values['input'])}: {values['n_tensors']:,} tensors, "
-        f"{values['n_weights']:,} weights, {values['dense_nbytes']:,} bytes when dense",
+        f"{printable(values['input'])}: {counted(values['n_tensors'], 'tensor')}, "
+        f"{counted(values['n_weights'], 'weight')}, {values['dense_nbytes']:,} bytes when dense",
         f"  size    about {values['nbytes']:,} bytes, {ratio:.1f}x smaller",
-        f"  time    about {times[0]} with {processes} ({times[1]} of one core)",
+        f"  time    {time} with {processes} ({core_time} of one core)",
         f"  memory  at most about {values['memory_nbytes'] / 1e6:,.0f} MB for each process",
     ]
     return "\n".join(lines)
@@ -59,9 +62,11 @@ def _duration(seconds: float) -> str:
 
     Examples
     --------
-    >>> _duration(4.2), _duration(600), _duration(36000)
-    ('4.2 s', '10 min', '10.0 h')
+    >>> _duration(0.2), _duration(4.2), _duration(600), _duration(36000)
+    ('under a second', 'about 4.2 s', 'about 10 min', 'about 10.0 h')
     """
+    if seconds < 1:
+        return "under a second"
     if seconds < 120:
-        return f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+        return f"about {seconds:.1f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 7200 else f"about {seconds / 3600:.1f} h"

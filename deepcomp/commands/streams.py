@@ -1,6 +1,7 @@
 """Files of a command line, where ``-`` stands for standard input or output."""
 
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -69,7 +70,18 @@ def open_file(path: str) -> Reader:
         try:
             return Reader(found, display_name(path))
         except DczError as error:
-            raise CommandError(str(error)) from error
+            raise CommandError(f"{error}{_way_on(path)}") from error
+
+
+def _way_on(path: str) -> str:
+    """Say how to get a ``.dcz`` file of what is named as a checkpoint."""
+    from ..storage import CHECKPOINTS
+
+    if not path.lower().endswith(CHECKPOINTS):
+        return ""
+    other = f"{os.path.splitext(path)[0]}.dcz"
+    command = shlex.join(["dcz", "compress", path, other, "--bits", "none"])
+    return f"; of a checkpoint, this makes one: {command}"
 
 
 def display_name(path: str) -> str:
