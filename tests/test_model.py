@@ -156,6 +156,9 @@ def test_pruned_torch_models_are_folded(tmp_path):
     packed.restore(pruned)
     assert torch.equal(pruned[4].weight_mask != 0, expected != 0)
     assert torch.equal(pruned[4].weight_orig * pruned[4].weight_mask, expected)
+    assert torch.equal(pruned[4].weight, expected)  # before a forward pass
+    pruned[4].weight.sum().backward()
+    assert torch.equal(pruned[4].weight_orig.grad, pruned[4].weight_mask)
 
 
 def test_a_model_pruned_elsewhere_gets_small_and_loses_nothing(tmp_path):

@@ -66,6 +66,7 @@ def restore(
         apply_plan(plan, "restore(resize=True)")
         targets, masks = _targets(model)
     _write(packed, targets, masks, {f"{c.layer}.weight" for c in choices if c.is_sparse})
+    _multiply(model, targets, masks)
     missing = [name for name in targets if name not in packed]
     unexpected = [name for name in packed if name not in targets]
     replace_layers(packed, model, choices)
@@ -104,6 +105,15 @@ def _write(
             written[id(target)] = packed[name].name
             if name in masks:
                 masks[name].copy_(target != 0)
+
+
+def _multiply(model: torch.nn.Module, targets: dict[str, Any], masks: dict[str, Any]) -> None:
+    """Let what ``torch.nn.utils.prune`` keeps be of the new weights before the next forward pass."""
+    for name, mask in masks.items():
+        owner, _, attribute = name.rpartition(".")
+        module = model.get_submodule(owner)
+        if attribute in vars(module):  # neither a parameter nor a property
+            setattr(module, attribute, mask.to(targets[name].dtype) * targets[name])
 
 
 def _decode_into(packed: "CompressedModel", name: str, target: torch.Tensor) -> None:
