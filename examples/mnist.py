@@ -2,10 +2,10 @@
 
     python examples/mnist.py --data DIR --net lenet-300-100 [--seeds 0 1 2] [--output DIR]
 
-DIR holds mnist.npz (x_train, y_train, x_test, y_test). Each seed trains a network, prunes it
-gradually, shares its weights and trains the codebooks, one core a seed; then a fresh process loads
-the .dcz file and looks at the test set. All choices were made on 5,000 images held out of the
-training set. Needs the extras torch and bench (joblib).
+DIR holds mnist.npz (README.md here says where it comes from, and what is in it). Each seed trains a
+network, prunes it gradually, shares its weights and trains the codebooks, one core a seed; then a
+fresh process loads the .dcz file and looks at the test set. All choices were made on 5,000 images
+held out of the training set. Needs the extras torch and bench (joblib).
 """
 
 import argparse
@@ -81,6 +81,9 @@ PAPER = {
 }
 
 
+HINT = "examples/README.md says where it comes from, and what is in it"
+
+
 def fail(message: str) -> NoReturn:
     print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
     sys.exit(2)
@@ -89,10 +92,10 @@ def fail(message: str) -> NoReturn:
 def find_images(folder: str | None) -> Path:
     """Return the path of mnist.npz, or say what is missing and exit."""
     if not folder:
-        fail("no data folder: give --data DIR or set DEEPCOMP_DATA")
+        fail(f"no data folder: give --data DIR or set DEEPCOMP_DATA ({HINT})")
     path = Path(folder, "mnist.npz")
     if not path.is_file():
-        fail(f"missing in {folder}: mnist.npz")
+        fail(f"missing in {folder}: mnist.npz ({HINT})")
     return path
 
 

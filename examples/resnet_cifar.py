@@ -3,7 +3,8 @@
     python examples/resnet_cifar.py --data DIR [--net 32] [--inspect]
 
 DIR holds cifar10-jpeg.npz (CIFAR-10 as JPEGs) and resnet20-cifar10.safetensors or
-resnet32-cifar10.safetensors. Needs the extras torch and bench (Pillow, safetensors).
+resnet32-cifar10.safetensors (README.md here says where they come from). Needs the extras torch and
+bench (Pillow, safetensors).
 """
 
 import argparse
@@ -29,6 +30,8 @@ MODERATE = 0.5  # the sparsity that is combined with sharing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as in training
 
+HINT = "examples/README.md says where the files come from, and what is in them"
+
 Setting = tuple[float, int | None]
 
 
@@ -40,12 +43,12 @@ def fail(message: str) -> NoReturn:
 def find_files(folder: str | None, n_layers: int) -> tuple[Path, Path]:
     """Return the paths of the images and of the network, or say what is missing and exit."""
     if not folder:
-        fail("no data folder: give --data DIR or set DEEPCOMP_DATA")
+        fail(f"no data folder: give --data DIR or set DEEPCOMP_DATA ({HINT})")
     images = Path(folder, "cifar10-jpeg.npz")
     network = Path(folder, f"resnet{n_layers}-cifar10.safetensors")
     missing = [path.name for path in (images, network) if not path.is_file()]
     if missing:
-        fail(f"missing in {folder}: {', '.join(missing)}")
+        fail(f"missing in {folder}: {', '.join(missing)} ({HINT})")
     return images, network
 
 
