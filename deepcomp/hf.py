@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import reprlib
+import shlex
 from collections.abc import Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,11 +167,7 @@ def from_pretrained(
     """
     transformers = _import_transformers()
     folder = Path(folder)
-    for name in ("config.json", WEIGHTS_NAME):
-        if not (folder / name).is_file():
-            raise FileNotFoundError(
-                f"{folder / name}: not found; expected a folder of deepcomp.hf.save_pretrained"
-            )
+    _check_is_complete(folder)
     model_class, config = _read_config(folder / "config.json")
     packed = load(folder / WEIGHTS_NAME, max_dense_bytes)
     for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
@@ -188,6 +185,18 @@ def from_pretrained(
         found = transformers.GenerationConfig.from_pretrained(str(folder), local_files_only=True)
         model.generation_config = found
     return model.eval()
+
+
+def _check_is_complete(folder: Path) -> None:
+    """Raise FileNotFoundError if the config or the weights are not there."""
+    given, made = (shlex.quote(str(path)) for path in (folder, folder / WEIGHTS_NAME))
+    hints = {"config.json": "", WEIGHTS_NAME: f" (dcz compress {given} {made} makes it)"}
+    for name, hint in hints.items():
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"{folder / name}: not found; expected a folder of deepcomp.hf.save_pretrained"
+                + hint
+            )
 
 
 def _import_transformers() -> Any:

@@ -255,8 +255,10 @@ def test_other_shapes_are_errors(folder):
 @pytest.mark.parametrize("name", ["model.dcz", "config.json"])
 def test_a_folder_without_one_of_the_files_is_a_clear_error(folder, name):
     (folder / name).unlink()
-    with pytest.raises(FileNotFoundError, match=f"{name}: not found; expected a folder of"):
+    with pytest.raises(FileNotFoundError, match=f"{name}: not found; expected a folder of") as told:
         deepcomp.hf.from_pretrained(folder)
+    way = f"(dcz compress {folder} {folder / 'model.dcz'} makes it)"
+    assert (way in str(told.value)) == (name == "model.dcz")
 
 
 @pytest.mark.parametrize(

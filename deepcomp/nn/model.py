@@ -108,7 +108,7 @@ def _write(
 
 
 def _multiply(model: torch.nn.Module, targets: dict[str, Any], masks: dict[str, Any]) -> None:
-    """Let what ``torch.nn.utils.prune`` keeps be of the new weights before the next forward pass."""
+    """Let the products of ``torch.nn.utils.prune`` be of the new weights before a forward pass."""
     for name, mask in masks.items():
         owner, _, attribute = name.rpartition(".")
         module = model.get_submodule(owner)

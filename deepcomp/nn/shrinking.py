@@ -58,6 +58,7 @@ class Shrunk:
         if not any(notes[2:]):
             notes = [""] * len(notes)
         table = [f"{line}  {note}".rstrip() for line, note in zip(table, notes)]
+        table[1] = "-" * max(map(len, table))
         if all(r.n_before == r.n_after and not r.stays for r in self.rows):
             table += ["", "nothing to remove: no filter is zero"]
         return "\n".join(table)
