@@ -79,7 +79,8 @@ ZEROS = b"\0\0" + b"\0\0" * 350
 SPARSE = {"codebook": 0, "gap_bits": 2}
 ROWS = {"dtype": "float64", "kept_rows": 1 << 22}
 # Seven of eight rows of 43 times 2^20 zeros.
-EIGHT_ROWS = SPARSE | {"dtype": "float64", "shape": [8, 43 << 20], "kept_rows": 7, "block_numel": 1 << 20}
+EIGHT_ROWS = SPARSE | {"shape": [8, 43 << 20], "kept_rows": 7, "block_numel": 1 << 20}
+EIGHT_ROWS["dtype"] = "float64"
 LARGE = SPARSE | {"numel": 350 << 20, "block_numel": 1 << 20, "dtype": "float64"}
 
 NOT_OPENED = {

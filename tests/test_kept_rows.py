@@ -230,6 +230,24 @@ def counted(file, n_read):
     return Counted(file.getvalue())
 
 
+@pytest.mark.parametrize("batch", [1, 5])
+def test_layers_compute_from_such_weights(batch):
+    torch = pytest.importorskip("torch")
+    model = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3), torch.nn.Flatten(), torch.nn.Linear(16 * 36, 20)
+    )
+    with torch.no_grad():
+        for layer in (model[0], model[2]):
+            layer.weight[::4] = 0
+    packed = deepcomp.compress(model, bits=5)
+    assert [packed[f"{i}.weight"].record.kept_rows for i in (0, 2)] == [12, 15]
+    packed.restore(model)
+    x = torch.randn(batch, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    expected = model(x)
+    assert all(layer.is_sparse for layer in packed.restore(model, layers="sparse").layers)
+    torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-4)
+
+
 # --- when rows are left out ---
 
 
