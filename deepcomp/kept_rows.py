@@ -35,8 +35,6 @@ class RowsDecoder:
         The numbers of the kept rows, rising.
     width : int
         Entries of a row.
-    is_walked : bool
-        False: no kernel knows where the rows belong.
 
     Raises
     ------
