@@ -40,18 +40,22 @@ def _codewords(code_lengths):
 
 
 def decode_table_into(code_lengths, table_bits, table):
+    is_wide = table.size >> table_bits == 2
     index = np.arange(1 << table_bits)
     symbol, length = np.zeros_like(index), np.zeros_like(index)
     for s, (codeword, n) in _codewords(code_lengths).items():
         symbol[codeword :: 1 << n], length[codeword :: 1 << n] = s, n
     used, count, symbols = length.copy(), np.ones_like(index), symbol.copy()
-    for k in (1, 2):
+    for k in range(1, 6 if is_wide else 3):
         rest = index >> used
         fits = (count == k) & (used + length[rest] <= table_bits)
         symbols += np.where(fits, symbol[rest] << (8 * k), 0)
         used += np.where(fits, length[rest], 0)
         count += fits
-    table[:] = used | count << 6 | symbols << 8
+    if is_wide:
+        table.view(np.uint64)[:] = used | symbols << 8 | count << 61
+    else:
+        table[:] = used | count << 6 | symbols << 8
     return 0
 
 
@@ -89,7 +93,8 @@ def _decode_bitstream(data, table, table_bits, code_lengths, out):
     bits = np.zeros(n_bits + table_bits, np.int64)
     bits[:n_bits] = np.unpackbits(data, bitorder="little")
     window = sum(bits[k : n_bits + k] << k for k in range(table_bits))
-    symbol_at = table[window] >> 8 & 255  # the symbol that begins at each bit, if one does
+    entries = table.view(np.uint64) if table.size >> table_bits == 2 else table
+    symbol_at = entries[window] >> 8 & 255  # the symbol that begins at each bit, if one does
     next_bit = (np.arange(n_bits) + code_lengths[symbol_at]).tolist()
     starts = []
     position = 0

@@ -15,7 +15,7 @@ _MAX_SPARSE = 0.05  # density up to which windows of 64 columns, two slots each,
 _AVX2, _AVX512 = 1, 2
 _CODEBOOK = 64  # places
 _KINDS = {0: (16, 32, 3), 1: (16, 64, 2), 2: (8, 32, 2)}  # lanes, columns of a window, slots
-_SMALL = 1 << 20  # words, which it takes less time to copy than to ask for pages and give them back
+_SMALL = 1 << 20  # words, see _uses_scratch
 _GAPS_A_PIECE = 1 << 14  # DC_GAPS_A_PIECE of _native/section_windows.h
 _MANY = 17  # vectors
 ROWS_A_GROUP = 128  # of blocks whose rows are sorted; threads share groups
@@ -193,9 +193,18 @@ def _room_for_windows(
     n_groups = -(-shape[0] // lanes)
     room = min(nnz, n_groups * -(-shape[1] // window) * -(-window // n_slots))
     starts = np.zeros(n_groups + 1, np.int64)
-    if room * lanes <= _SMALL:
+    if _uses_scratch(room * lanes, nnz, kind):
         return starts, scratch("offsets", room, np.int32), scratch("words", room * lanes, np.uint32)
     return starts, np.empty(room, np.int32), aligned(room * lanes, np.uint32)
+
+
+def _uses_scratch(n_words: int, nnz: int, kind: int) -> bool:
+    """Whether words are copied: that takes less time than to ask for pages and give them back.
+
+    If less than a third of the room will be used, that is; else it takes longer.
+    """
+    least = nnz // _KINDS[kind][2]
+    return n_words <= _SMALL and 3 * least < n_words
 
 
 def _windows(
@@ -211,7 +220,7 @@ def _windows(
     codebook = np.zeros(_CODEBOOK, np.float32)
     codebook[: values.size] = values
     n_words = n_steps * _KINDS[kind][0]
-    if words.size <= _SMALL:
+    if _uses_scratch(words.size, nnz, kind):
         offsets, words = offsets[:n_steps].copy(), copied(words[:n_words])
     else:
         offsets.resize(n_steps, refcheck=False)  # the rest of the memory is given back

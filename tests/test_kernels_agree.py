@@ -108,14 +108,19 @@ def package_merge_into(draw):
     return call
 
 
+def entry_sizes(table_bits):
+    return st.integers(1, 2 if table_bits <= huffman.MAX_WIDE_BITS else 1)
+
+
 @case
 @st.composite
 def decode_table_into(draw):
     _, lengths = draw(streams())
     table_bits = draw(st.integers(int(lengths.max()), MAX_CODE_LENGTH))
+    entry_size = draw(entry_sizes(table_bits))
 
     def call(kernel, isa):
-        table = np.zeros(1 << table_bits, np.uint32)
+        table = np.zeros(entry_size << table_bits, np.uint32)
         kernel(lengths, table_bits, table)
         return [table]
 
@@ -158,7 +163,7 @@ def decode_into(draw):
         one[first:] = rng.integers(0, 256, len(one) - first, np.uint8).tobytes()
     data = np.frombuffer(b"".join(bitstreams), np.uint8)
     table_bits = draw(st.integers(max(8, int(lengths.max())), MAX_CODE_LENGTH))
-    table = np.empty(1 << table_bits, np.uint32)
+    table = np.empty(draw(entry_sizes(table_bits)) << table_bits, np.uint32)
     _reference.decode_table_into(lengths, table_bits, table)
 
     def call(kernel, isa):

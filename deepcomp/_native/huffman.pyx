@@ -12,10 +12,12 @@ cdef extern from "huffman_encode.h" nogil:
     Py_ssize_t dc_huffman_encode(const uint8_t *, Py_ssize_t, const uint8_t *, int, uint8_t *, int)
 
 cdef extern from "huffman_decode.h" nogil:
-    void dc_huffman_table(const uint8_t *, int, int, uint32_t *)
-    int dc_huffman_decode(const uint8_t *, const int64_t *, int, const uint32_t *, int,
-                          const uint8_t *, uint8_t *, Py_ssize_t, int)
-
+    ctypedef struct dc_code:
+        const uint32_t *table
+    dc_code dc_make_code(const uint32_t *, int64_t, int, const uint8_t *)
+    void dc_huffman_table(const uint8_t *, int, int, uint32_t *, int64_t)
+    int dc_huffman_decode(const uint8_t *, const int64_t *, int, const dc_code *, uint8_t *,
+                          Py_ssize_t, int)
 
 
 def count_symbols_into(const uint8_t[:] symbols, int64_t[::1] counts):
@@ -36,9 +38,10 @@ def package_merge_into(const int64_t[::1] counts, const uint8_t[::1] order, int 
 
 
 def decode_table_into(const uint8_t[::1] code_lengths, int table_bits, uint32_t[::1] table):
-    """Fill the look-up table of 2**table_bits entries of a complete code."""
+    """Fill the look-up table of a complete code: 2**table_bits entries, of one or two numbers."""
     with nogil:
-        dc_huffman_table(&code_lengths[0], <int>code_lengths.shape[0], table_bits, &table[0])
+        dc_huffman_table(&code_lengths[0], <int>code_lengths.shape[0], table_bits, &table[0],
+                         table.shape[0])
     return 0
 
 
@@ -60,7 +63,8 @@ def decode_into(const uint8_t[::1] bitstreams, const int64_t[::1] sizes,
                 int isa, uint8_t[::1] out):
     """Fill `out` from 1 or 4 bitstreams. Returns 0, 1 (too short) or 2 (bits left over)."""
     cdef int status
+    cdef dc_code code = dc_make_code(&table[0], table.shape[0], table_bits, &code_lengths[0])
     with nogil:
-        status = dc_huffman_decode(&bitstreams[0], &sizes[0], <int>sizes.shape[0], &table[0],
-                                   table_bits, &code_lengths[0], &out[0], out.shape[0], isa)
+        status = dc_huffman_decode(&bitstreams[0], &sizes[0], <int>sizes.shape[0], &code, &out[0],
+                                   out.shape[0], isa)
     return status

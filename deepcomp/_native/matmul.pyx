@@ -10,8 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uintptr_
 cdef extern from "sparse_block.h" nogil:
     ctypedef struct dc_code:
         const uint32_t *table
-        int table_bits
-        const uint8_t *lengths
+    dc_code dc_make_code(const uint32_t *, int64_t, int, const uint8_t *)
     enum:
         DC_BLOCK_NUMEL
         DC_BLOCK_KEPT
@@ -119,8 +118,10 @@ def walk_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, int gap_bit
     """
     cdef Py_ssize_t b
     cdef int64_t first = 0, n_kept
-    cdef dc_code gap_code = dc_code(&gap_table[0], gap_table_bits, &gap_lengths[0])
-    cdef dc_code label_code = dc_code(&label_table[0], label_table_bits, &label_lengths[0])
+    cdef dc_code gap_code = dc_make_code(&gap_table[0], gap_table.shape[0], gap_table_bits,
+                                         &gap_lengths[0])
+    cdef dc_code label_code = dc_make_code(&label_table[0], label_table.shape[0], label_table_bits,
+                                           &label_lengths[0])
     cdef dc_walk walk
     cdef int64_t status = 0
     if columns.shape[0] == 0:
@@ -215,6 +216,10 @@ def section_windows_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, 
 
     Returns 0, or what is wrong, as decode_sparse_into does.
     """
+    cdef dc_code gap_code = dc_make_code(&gap_table[0], gap_table.shape[0], gap_table_bits,
+                                         &gap_lengths[0])
+    cdef dc_code label_code = dc_make_code(&label_table[0], label_table.shape[0], label_table_bits,
+                                           &label_lengths[0])
     cdef int64_t status = 0
     cdef dc_section section
     cdef dc_windows_out out
@@ -222,10 +227,8 @@ def section_windows_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, 
         return 0
     section = dc_section(
         &data[0], &blocks[0, 0], blocks.shape[0], indptr.shape[0] - 1, n_columns,
-        dc_code(&gap_table[0], gap_table_bits, &gap_lengths[0]),
-        dc_code(&label_table[0], label_table_bits, &label_lengths[0]),
-        <uint8_t>((1 << gap_bits) - 1), &gaps[0], &labels[0], &columns[0], columns.shape[0],
-        &indptr[0])
+        gap_code, label_code, <uint8_t>((1 << gap_bits) - 1), &gaps[0], &labels[0], &columns[0],
+        columns.shape[0], &indptr[0])
     out = dc_windows_out(kind, isa, &starts[0], &offsets[0], &words[0])
     with nogil:
         status = dc_section_to_windows(&section, &out)

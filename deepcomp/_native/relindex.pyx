@@ -7,8 +7,7 @@ from deepcomp._native.patterns cimport pattern_t
 cdef extern from "sparse_block.h" nogil:
     ctypedef struct dc_code:
         const uint32_t *table
-        int table_bits
-        const uint8_t *lengths
+    dc_code dc_make_code(const uint32_t *, int64_t, int, const uint8_t *)
     enum:
         DC_BLOCK_NUMEL
         DC_BLOCK_KEPT
@@ -128,8 +127,10 @@ def decode_sparse_into(const uint8_t[::1] data, const int64_t[:, ::1] blocks, in
     """
     cdef Py_ssize_t b, i, first = 0, n_kept, n_gaps, numel
     cdef uint8_t escape = <uint8_t>((1 << gap_bits) - 1)
-    cdef dc_code gap_code = dc_code(&gap_table[0], gap_table_bits, &gap_lengths[0])
-    cdef dc_code label_code = dc_code(&label_table[0], label_table_bits, &label_lengths[0])
+    cdef dc_code gap_code = dc_make_code(&gap_table[0], gap_table.shape[0], gap_table_bits,
+                                         &gap_lengths[0])
+    cdef dc_code label_code = dc_make_code(&label_table[0], label_table.shape[0], label_table_bits,
+                                           &label_lengths[0])
     cdef int64_t status = 0
     with nogil:
         for b in range(blocks.shape[0]):

@@ -65,6 +65,19 @@ static inline void dc_lay_out_up_to(const dc_section *s, const dc_windows_out *o
     w->row = last;
 }
 
+/* About how many gaps there are until two groups are complete, or more where they are short: what is
+ * left over of a piece has to be moved. */
+static inline int64_t dc_gaps_to_take(const dc_waiting *w, const int64_t *block, int64_t two_groups)
+{
+    const int64_t two_groups_numel = two_groups * w->walk.n_columns;
+    const int64_t per_two_groups = two_groups_numel * block[DC_BLOCK_GAPS] / block[DC_BLOCK_NUMEL];
+    const int64_t n = per_two_groups ? DC_GAPS_A_PIECE / per_two_groups : DC_GAPS_A_PIECE;
+    const int64_t missing = (n > 1 ? n : 1) * two_groups_numel -
+                            (w->walk.row - w->row) * w->walk.n_columns - w->walk.column;
+    const int64_t n_gaps = missing * block[DC_BLOCK_GAPS] / block[DC_BLOCK_NUMEL];
+    return n_gaps + n_gaps / 64 + 32;
+}
+
 /* Returns 0, or what is wrong: see decode_sparse_into. There is room for the most steps that all
  * groups can have. */
 static inline int64_t dc_section_to_windows(const dc_section *s, const dc_windows_out *out)
@@ -94,7 +107,9 @@ static inline int64_t dc_section_to_windows(const dc_section *s, const dc_window
         }
         for (int64_t i = 0, end; n_kept && i < n_gaps; i = end) {
             const int64_t room = s->room - w.walk.n - 16;
-            const int64_t piece = room < DC_GAPS_A_PIECE ? room : DC_GAPS_A_PIECE;
+            const int64_t wanted = dc_gaps_to_take(&w, block, two_groups);
+            const int64_t most = wanted < DC_GAPS_A_PIECE ? wanted : DC_GAPS_A_PIECE;
+            const int64_t piece = room < most ? room : most;
             DC_CHECK(piece > 0);
             end = i + piece < n_gaps ? i + piece : n_gaps;
             w.walk.labels = are_packed ? w.labels : NULL;

@@ -18,12 +18,6 @@ enum {
     DC_BLOCK_NUMBERS = 14
 };
 
-typedef struct {
-    const uint32_t *table;
-    int table_bits;
-    const uint8_t *lengths;
-} dc_code;
-
 /* A stream without bitstreams is constant, and is there already. Returns as dc_huffman_decode. */
 static inline int dc_decode_block(const uint8_t *data, const int64_t *block, const dc_code *gap_code,
                                   const dc_code *label_code, uint8_t *gaps, uint8_t *labels, int isa)
@@ -34,16 +28,14 @@ static inline int dc_decode_block(const uint8_t *data, const int64_t *block, con
     int status = 0;
     if (n_gap_bitstreams) {
         status = dc_huffman_decode(position, block + DC_BLOCK_GAP_SIZES, n_gap_bitstreams,
-                                   gap_code->table, gap_code->table_bits, gap_code->lengths, gaps,
-                                   block[DC_BLOCK_GAPS], isa);
+                                   gap_code, gaps, block[DC_BLOCK_GAPS], isa);
     }
     for (int i = 0; i < n_gap_bitstreams; i++) {
         position += block[DC_BLOCK_GAP_SIZES + i];
     }
     if (status == 0 && n_label_bitstreams) {
         status = dc_huffman_decode(position, block + DC_BLOCK_LABEL_SIZES, n_label_bitstreams,
-                                   label_code->table, label_code->table_bits, label_code->lengths,
-                                   labels, block[DC_BLOCK_KEPT], isa);
+                                   label_code, labels, block[DC_BLOCK_KEPT], isa);
     }
     return status;
 }
