@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks import tables  # noqa: E402
+from benchmarks import tables
 
 sys.path.pop(0)
 
