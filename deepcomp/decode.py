@@ -96,11 +96,7 @@ class TensorDecoder:
         ValueError
             If `out` does not fit.
         """
-        if out.shape != (self.record.numel,) or out.dtype != self.dtype or not out.flags.carray:
-            raise ValueError(
-                f"out is {out.dtype} {list(out.shape)}: expected {self.dtype} "
-                f"[{self.record.numel}], contiguous, aligned and writable"
-            )
+        self.check_out(out, self.record.numel)
         if self.record.layout == "raw":
             out.view(np.uint8)[:] = self._data
             check_bool(self.record, out)
@@ -128,6 +124,14 @@ class TensorDecoder:
             wait(others)  # nothing is written any more when this returns
         for other in others:
             other.result()
+
+    def check_out(self, out: Patterns, numel: int) -> None:
+        """Raise ValueError if memory for so many entries does not fit."""
+        if out.shape != (numel,) or out.dtype != self.dtype or not out.flags.carray:
+            raise ValueError(
+                f"out is {out.dtype} {list(out.shape)}: expected {self.dtype} "
+                f"[{numel}], contiguous, aligned and writable"
+            )
 
     def kept(self) -> tuple[NDArray[np.int64], Patterns]:
         """Return the positions and the patterns of the entries that are not 0 (or -0.0).

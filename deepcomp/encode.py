@@ -6,29 +6,17 @@ counts and encoded blocks are put together. ``formats/dcz.md``, sections 5 to 7.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import huffman, relindex
-from .counts import (
-    Counts,
-    blocks,
-    bytes_of_value,
-    count_entries,
-    kept_entries,
-    value_streams,
-    zero_signs,
-)
-from .records import (
-    GAP_BITS,
-    MAX_BLOCK_NUMEL,
-    MAX_CODEBOOK,
-    TensorRecord,
-)
-from .sections import CONSTANT, EMPTY, STORED, Code, encode_varint
+from .counts import blocks, count_entries, kept_entries, value_streams, zero_signs
+from .plans import Plan, coded_plan, make_plan
+from .records import MAX_BLOCK_NUMEL, MAX_WHOLE_NUMEL, TensorRecord
+from .sections import STORED, encode_varint
 
 Patterns = NDArray[np.unsignedinteger]
 Symbols = NDArray[np.uint8]
@@ -36,8 +24,8 @@ Section = list[bytes | memoryview]
 _Block = tuple[tuple[int, ...], list[Symbols]]  # directory counts, symbols of each stream
 
 _DENSE_BLOCK = 1 << 18  # its labels and its float32 entries stay in a second-level cache
-_TOO_SMALL_FOR_PLANES = 64  # entries
-_AS_GOOD = 1.0005
+_KEPT_ROWS_NBYTES = 16  # of the index, for the key; some 10 when it is deflated
+_WORTH_MOVING = 1.005  # times smaller at least: a reader has to move the rows to their places
 
 
 @dataclass
@@ -60,37 +48,6 @@ class Weight:
     patterns: Patterns
 
 
-@dataclass(frozen=True)
-class Plan:
-    """A way to write a tensor, and what that takes.
-
-    Attributes
-    ----------
-    layout : {"raw", "dense", "sparse"}
-    nbytes : int
-        Of the section, but for its directory.
-    nnz : int
-    codes : tuple of Code
-        One for each stream.
-    codebook : ndarray of unsigned integers, shape (m,), or None
-    gap_bits : int or None
-    zero_signs : bool
-    """
-
-    layout: str
-    nbytes: int
-    nnz: int = 0
-    codes: tuple[Code, ...] = ()
-    codebook: Patterns | None = None
-    gap_bits: int | None = None
-    zero_signs: bool = False
-
-    def head(self) -> bytes:
-        """Return the codebook and the codes as they stand in the section."""
-        codebook = b"" if self.codebook is None else self.codebook.tobytes()
-        return codebook + b"".join(code.to_bytes() for code in self.codes)
-
-
 def encode_tensor(weight: Weight) -> tuple[TensorRecord, Section]:
     """Encode a tensor in the layout that takes the fewest bytes.
 
@@ -111,6 +68,9 @@ def encode_tensor(weight: Weight) -> tuple[TensorRecord, Section]:
     p = weight.patterns
     counts = count_entries(p, weight.dtype, MAX_BLOCK_NUMEL)
     plan = make_plan(counts, p.itemsize)
+    of_rows = _encode_kept_rows(weight, plan.nbytes)
+    if of_rows is not None:
+        return of_rows
     directory, payload = encode_part(p, plan)
     section = [plan.head(), directory, *payload]
     nbytes = sum(map(len, section))
@@ -120,28 +80,32 @@ def encode_tensor(weight: Weight) -> tuple[TensorRecord, Section]:
     return record_of(weight.name, weight.dtype, weight.shape, plan, nbytes), section
 
 
-def make_plan(counts: Counts, itemsize: int) -> Plan:
-    """Choose the layout that takes the fewest bytes, and its codes.
+def _encode_kept_rows(weight: Weight, most: int) -> tuple[TensorRecord, Section] | None:
+    """Encode a tensor without its rows of zeros, if that takes less than `most` bytes.
 
-    Parameters
-    ----------
-    counts : Counts
-        Of the whole tensor.
-    itemsize : int
-        Bytes of an entry.
-
-    Returns
-    -------
-    Plan
+    Tensors that may be cut are not looked at: their rows are in several parts.
     """
-    raw = Plan("raw", counts.numel * itemsize)
-    if counts.numel == 0 or (counts.values is None and counts.numel < _TOO_SMALL_FOR_PLANES):
-        return raw
-    candidates = [_sparse(counts), _dense(counts)]
-    if counts.n_negative_zeros:
-        candidates.append(_sparse_with_signs(counts, itemsize))
-    best = min((c for c in candidates if c is not None), key=lambda c: c.nbytes)
-    return best if best.nbytes < raw.nbytes else raw
+    p, shape = weight.patterns, weight.shape
+    if len(shape) < 2 or not 0 < p.size <= MAX_WHOLE_NUMEL:  # a row of a vector is one entry
+        return None
+    matrix = p.reshape(shape[0], -1)
+    is_kept = matrix.any(axis=1)
+    n_kept = int(np.count_nonzero(is_kept))
+    if n_kept in (0, shape[0]):
+        return None
+    kept = matrix[is_kept].reshape(-1)
+    plan = coded_plan(count_entries(kept, weight.dtype, MAX_BLOCK_NUMEL), p.itemsize)
+    bitmap = np.packbits(is_kept, bitorder="little").tobytes()
+    least = 0 if plan is None else plan.nbytes + len(bitmap) + _KEPT_ROWS_NBYTES
+    if plan is None or _WORTH_MOVING * least > most:
+        return None
+    directory, payload = encode_part(kept, plan)
+    section = [bitmap, plan.head(), directory, *payload]
+    nbytes = sum(map(len, section))
+    if nbytes >= most:  # the plan leaves out the directory
+        return None
+    stored = record_of(weight.name, weight.dtype, (n_kept, *shape[1:]), plan, nbytes)
+    return replace(stored, shape=shape, kept_rows=n_kept), section
 
 
 def encode_part(patterns: Patterns, plan: Plan) -> tuple[bytes, Section]:
@@ -194,95 +158,6 @@ def record_of(
         block_numel=block_numel if prod(shape) > block_numel else None,
         zero_signs=plan.zero_signs,
     )
-
-
-def _fit_code(counts: NDArray[np.int64], may_store: bool) -> tuple[Code, int]:
-    """Choose how a stream is written; return the code and the bytes it takes with its symbols."""
-    n_used = np.count_nonzero(counts)
-    if n_used == 0:
-        return Code(EMPTY), 1
-    if n_used == 1:
-        return Code(CONSTANT, symbol=int(np.flatnonzero(counts)[0])), 2
-    lengths = huffman.fit_code_lengths(counts)
-    n_bits = int(counts[: lengths.size] @ lengths.astype(np.int64))
-    code = Code(lengths.size, lengths.tobytes())
-    nbytes = n_bits // 8 + 1 + len(code.to_bytes())
-    n = int(counts.sum())
-    if may_store and nbytes > 0.99 * n:  # not worth the time to decode
-        return Code(STORED), 2 + n
-    return code, nbytes
-
-
-def _fit_gaps(runs: tuple[NDArray[np.int64], NDArray[np.int64]]) -> tuple[int, tuple[Code, int]]:
-    """Choose the gap width that gives the fewest bytes, or nearly; return it and its code."""
-    lengths, counts = runs
-    run_counts = np.zeros(int(lengths.max(initial=0)) + 1, np.int64)
-    run_counts[lengths] = counts
-    gap_counts = {b: relindex.gap_counts(run_counts, b) for b in GAP_BITS}
-    gaps = {b: _fit_code(gap_counts[b], False) for b in GAP_BITS}
-    least = min(nbytes for _, nbytes in gaps.values())
-    # of widths that are as good, one with few escapes is the fastest to decode
-    as_good = [b for b in GAP_BITS if gaps[b][1] <= least * _AS_GOOD]
-    n_symbols = {b: int(gap_counts[b].sum()) for b in as_good}
-    gap_bits = next(b for b in as_good if n_symbols[b] <= 1.02 * min(n_symbols.values()))
-    return gap_bits, gaps[gap_bits]
-
-
-def _value_counts(counts: Counts) -> NDArray[np.int64]:
-    """Return the counts of each stream of values, shape (n_streams, 256)."""
-    if counts.planes is not None:
-        return counts.planes.copy()
-    assert counts.n_values is not None
-    return np.pad(counts.n_values, (0, 256 - counts.n_values.size))[None]
-
-
-def _sparse(counts: Counts) -> Plan:
-    gap_bits, gaps = _fit_gaps(counts.runs)
-    fits = [gaps, *(_fit_code(c, counts.values is None) for c in _value_counts(counts))]
-    return _plan("sparse", fits, counts.values, counts.n_kept, gap_bits)
-
-
-def _sparse_with_signs(counts: Counts, itemsize: int) -> Plan:
-    """Plan the sparse layout in which -0.0 is a zero, with a sign (section 7.4)."""
-    sign = 1 << (8 * itemsize - 1)
-    n_negative = counts.n_negative_zeros
-    codebook, values = counts.values, _value_counts(counts)
-    if codebook is None:
-        values -= bytes_of_value(sign, n_negative, itemsize)
-    else:
-        at = np.flatnonzero(codebook == sign)
-        codebook = np.delete(codebook, at)
-        values = np.pad(np.delete(values, at, axis=1), ((0, 0), (0, at.size)))
-    gap_bits, gaps = _fit_gaps(counts.signed_runs)
-    fits = [gaps, _fit_code(counts.signs, True)]
-    fits += [_fit_code(c, codebook is None) for c in values]
-    return _plan("sparse", fits, codebook, counts.n_kept - n_negative, gap_bits, signs=True)
-
-
-def _dense(counts: Counts) -> Plan | None:
-    """Plan the dense layout: zero is an entry like any other."""
-    n_zeros = counts.numel - counts.n_kept
-    codebook, values = counts.values, _value_counts(counts)
-    if codebook is not None and n_zeros:
-        if codebook.size == MAX_CODEBOOK:
-            return None
-        codebook = np.concatenate((np.zeros(1, codebook.dtype), codebook))
-        values = np.roll(values, 1, axis=1)
-    values[:, 0] += n_zeros
-    fits = [_fit_code(c, codebook is None) for c in values]
-    return _plan("dense", fits, codebook, counts.n_kept)
-
-
-def _plan(
-    layout: str,
-    fits: list[tuple[Code, int]],
-    codebook: Patterns | None,
-    nnz: int,
-    gap_bits: int | None = None,
-    signs: bool = False,
-) -> Plan:
-    nbytes = sum(n for _, n in fits) + (0 if codebook is None else codebook.nbytes)
-    return Plan(layout, nbytes, nnz, tuple(c for c, _ in fits), codebook, gap_bits, signs)
 
 
 def _sparse_blocks(patterns: Patterns, plan: Plan) -> Iterator[_Block]:

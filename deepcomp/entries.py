@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from . import _kernels
 from .decode import Patterns, TensorDecoder, pattern_dtype
 from .errors import DczError
+from .kept_rows import AnyDecoder, RowsDecoder
 from .records import MAX_CODEBOOK, MAX_EMPTY_ROWS
 from .sharing import distinct_patterns, pattern_labels
 
@@ -58,14 +59,14 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return (shape[0], prod(shape[1:])) if shape else (1, 1)
 
 
-def decode_entries(decoder: TensorDecoder) -> Entries:
+def decode_entries(decoder: AnyDecoder) -> Entries:
     """Decode a tensor into the kept entries of a matrix.
 
     Values are float32 whatever the dtype; what becomes zero by that is not kept.
 
     Parameters
     ----------
-    decoder : TensorDecoder
+    decoder : TensorDecoder or RowsDecoder
 
     Returns
     -------
@@ -80,6 +81,12 @@ def decode_entries(decoder: TensorDecoder) -> Entries:
     """
     record = decoder.record
     shape = matrix_shape(record.shape)
+    if isinstance(decoder, RowsDecoder):
+        stored = decode_entries(decoder.stored)
+        indptr = np.zeros(shape[0] + 1, np.int64)
+        indptr[1 + decoder.rows] = np.diff(stored.indptr)
+        np.add.accumulate(indptr, out=indptr)
+        return stored._replace(indptr=indptr, shape=shape)
     if shape[0] > max(record.numel, MAX_EMPTY_ROWS):
         raise DczError(f"{shape[0]} empty rows are too many")
     if record.numel == 0:

@@ -105,7 +105,8 @@ def _measure(kind: list[LargeTensor]) -> tuple[int, float, int]:
         first = max(0, (tensor.numel - _SAMPLE) // 2)
         last = min(first + _SAMPLE, tensor.numel)
         extent = replace(tensor.extents[0], first=first, last=last)
-        whole = Whole(extent, (last - first,), tensor.bits, tensor.rule, None)
+        shape = tensor.shape if last - first == tensor.numel else (last - first,)
+        whole = Whole(extent, shape, tensor.bits, tensor.rule, None)
         record, _ = compress_whole(whole)
         numel, nbytes = numel + last - first, nbytes + record.section_nbytes
     return numel, time.perf_counter() - start, nbytes

@@ -10,8 +10,8 @@ from math import isqrt, prod
 import numpy as np
 from numpy.typing import NDArray
 
-from .decode import TensorDecoder
 from .huffman import count_symbols
+from .kept_rows import AnyDecoder
 from .sections import STORED
 from .tensor import CompressedTensor
 from .values import numbers
@@ -22,7 +22,7 @@ Counts = NDArray[np.int64]
 # The parts of a report (`report.STREAMS`, and its overhead) by what is told apart in pictures.
 KINDS = {
     "labels": ("labels",),
-    "gaps": ("gaps",),
+    "gaps": ("gaps", "rows"),
     "codebook": ("codebook",),
     "exact values": ("planes", "signs"),
     "raw": ("raw",),
@@ -153,7 +153,7 @@ def histogram(tensor: CompressedTensor) -> Histogram:
     return tensor.decode_with(_binned if tensor.record.codebook is None else _by_codebook)
 
 
-def _by_codebook(decoder: TensorDecoder) -> Histogram:
+def _by_codebook(decoder: AnyDecoder) -> Histogram:
     record = decoder.record
     counts = _symbol_counts(decoder)[-1][: record.codebook]
     values = numbers(decoder.codebook, record.dtype).astype(np.float64)
@@ -165,7 +165,7 @@ def _by_codebook(decoder: TensorDecoder) -> Histogram:
     return Histogram(values[shown], 0.0, counts[shown], n_zeros, n_not_finite)
 
 
-def _binned(decoder: TensorDecoder) -> Histogram:
+def _binned(decoder: AnyDecoder) -> Histogram:
     """Count values in `N_BINS` bins of one width; two passes, so that no pass keeps them all."""
     low, high, n_zeros, n_not_finite = np.inf, -np.inf, decoder.record.numel, 0
     for values in _kept_values(decoder):
@@ -222,7 +222,7 @@ def zeros(tensor: CompressedTensor, max_cells: int = MAX_CELLS) -> ZeroMap:
         return ZeroMap(np.zeros((n_rows, n_columns)), (rows, columns), cell)
     kept = np.zeros(n_rows * n_columns, np.int64)
 
-    def count(decoder: TensorDecoder) -> None:
+    def count(decoder: AnyDecoder) -> None:
         for positions, _ in decoder.kept_blocks():
             row, column = np.divmod(positions, columns)
             cells = row // cell * n_columns + column // cell
@@ -265,7 +265,7 @@ def code_lengths(tensor: CompressedTensor) -> list[StreamCode]:
     return tensor.decode_with(_stream_codes)
 
 
-def _stream_codes(decoder: TensorDecoder) -> list[StreamCode]:
+def _stream_codes(decoder: AnyDecoder) -> list[StreamCode]:
     found: list[StreamCode] = []
     if decoder.record.layout == "raw":
         return found
@@ -282,7 +282,7 @@ def _stream_codes(decoder: TensorDecoder) -> list[StreamCode]:
     return found
 
 
-def _symbol_counts(decoder: TensorDecoder) -> Counts:
+def _symbol_counts(decoder: AnyDecoder) -> Counts:
     """Count the symbols of each stream, shape (n_streams, 256)."""
     counts = np.zeros((len(decoder.record.stream_names), 256), np.int64)
     for streams in decoder.streams():
@@ -291,6 +291,6 @@ def _symbol_counts(decoder: TensorDecoder) -> Counts:
     return counts
 
 
-def _kept_values(decoder: TensorDecoder) -> Iterator[Floats]:
+def _kept_values(decoder: AnyDecoder) -> Iterator[Floats]:
     for _, patterns in decoder.kept_blocks():
         yield numbers(patterns, decoder.record.dtype).astype(np.float64, copy=False)

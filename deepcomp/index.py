@@ -4,7 +4,7 @@ import json
 import reprlib
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -166,7 +166,7 @@ def entry_to_json(name: str, entry: TensorRecord | str) -> dict[str, Any]:
     }
     if entry.layout != "raw":
         item["nbytes"] = entry.section_nbytes
-        for key in ("nnz", "codebook", "gap_bits", "block_numel"):
+        for key in ("nnz", "codebook", "gap_bits", "block_numel", "kept_rows"):
             if getattr(entry, key) is not None:
                 item[key] = getattr(entry, key)
         if entry.zero_signs:
@@ -178,8 +178,15 @@ def entry_to_json(name: str, entry: TensorRecord | str) -> dict[str, Any]:
 
 def least_version(entries: Mapping[str, TensorRecord | str]) -> tuple[int, int]:
     """Return the version that a file, or an index of shards, of these tensors must have."""
-    records = (entry for entry in entries.values() if isinstance(entry, TensorRecord))
-    return (1, 1) if any(record.crc32 is not None for record in records) else (1, 0)
+    return (1, 1) if any(map(_key_of_1_1, entries.values())) else (1, 0)
+
+
+def _key_of_1_1(entry: TensorRecord | str) -> str | None:
+    """Return a key that version 1.0 does not have, if the tensor has one."""
+    if isinstance(entry, str):
+        return None
+    keys = ("crc32", "kept_rows")
+    return next((key for key in keys if getattr(entry, key) is not None), None)
 
 
 def check_version(entries: Mapping[str, TensorRecord | str], version: tuple[int, int]) -> None:
@@ -188,8 +195,8 @@ def check_version(entries: Mapping[str, TensorRecord | str], version: tuple[int,
         return
     found = "version {}.{}".format(*version)
     for name, entry in entries.items():
-        if isinstance(entry, TensorRecord) and entry.crc32 is not None:
-            raise DczError(f"index: tensor {short(name)}: crc32, which {found} does not have")
+        if key := _key_of_1_1(entry):
+            raise DczError(f"index: tensor {short(name)}: {key}, which {found} does not have")
     raise DczError(f"{found}, but nothing in the index needs it: expected version 1.0")
 
 
@@ -216,7 +223,8 @@ def entry_from_json(item: dict[str, Any], earlier: Mapping[str, TensorRecord | s
     if prod(extent or 1 for extent in shape) * ITEMSIZE[dtype] > MAX_INTEGER:
         raise DczError(f"shape {short(shape)}: more entries than an array can have")
     if layout != "raw":
-        return _coded_record(item, layout, dtype, tuple(shape), numel)
+        read = _record_of_rows if "kept_rows" in item else _coded_record
+        return read(item, layout, dtype, tuple(shape), numel)
     expect_keys(
         item, {"name", "dtype", "shape", "layout"} | ({"crc32"} & item.keys()), "a raw tensor"
     )
@@ -228,6 +236,22 @@ def entry_from_json(item: dict[str, Any], earlier: Mapping[str, TensorRecord | s
 
 def _crc32(item: dict[str, Any]) -> int | None:
     return check_integer(item["crc32"], "crc32", 0, MAX_CRC32) if "crc32" in item else None
+
+
+def _record_of_rows(
+    item: dict[str, Any], layout: str, dtype: str, shape: tuple[int, ...], numel: int
+) -> TensorRecord:
+    """Check the object of a tensor of which only some rows are stored (section 7.5)."""
+    n_rows = shape[0] if shape else 0
+    kept_rows = check_integer(item["kept_rows"], "kept_rows", 1, n_rows - 1)
+    nbytes = check_integer(item.get("nbytes"), "nbytes", 0, MAX_INTEGER)
+    bitmap_nbytes, stored_shape = -(-n_rows // 8), (kept_rows, *shape[1:])
+    if nbytes < max(bitmap_nbytes, -(-numel // MAX_BLOCK_NUMEL)):
+        raise DczError(f"a section of {nbytes} bytes cannot hold {n_rows} rows, {numel} entries")
+    stored = {key: value for key, value in item.items() if key != "kept_rows"}
+    stored["nbytes"] = nbytes - bitmap_nbytes
+    record = _coded_record(stored, layout, dtype, stored_shape, prod(stored_shape))
+    return replace(record, shape=shape, section_nbytes=nbytes, kept_rows=kept_rows)
 
 
 def _coded_record(

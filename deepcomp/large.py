@@ -6,7 +6,8 @@ presents as one model. Which tensors a shard has follows from the checkpoint and
 
 **A task** is a small message for one worker: which entries of which file, what to do, and which
 file to write (`part_tasks`). A few small tensors are one task: all stages, and the sections in a
-file under ``parts``. A tensor of more than `task_numel` entries is cut into pieces of so many.
+file under ``parts``. A tensor of more than `task_numel` entries is cut into pieces of so many, but
+never one of up to `records.MAX_WHOLE_NUMEL`, whose rows of zeros `encode` may leave out.
 What must be known of all of it (its threshold, codebook and codes) is found in passes over the
 pieces; their answers are counts that add up, so the bytes are those of one piece. Then each piece
 is encoded into a file under ``parts``. At last the parts of a shard are put together. What
@@ -74,7 +75,8 @@ def compress_checkpoint(
     shard_nbytes : int, default 5 GB
         A shard takes tensors, in order, up to so many bytes when they are dense, and one at least.
     task_numel : int, default 2**25
-        The most weights that a worker has in memory; larger tensors are cut. A multiple of 2**20.
+        The most weights that a worker has in memory; larger tensors are cut (from 2**22 weights
+        on: smaller ones never are). A multiple of 2**20.
         A worker needs some 100 MB and about 3 bytes for each of them (of bfloat16).
     n_jobs : int, optional
         Number of workers, as of ``joblib.Parallel``: -1 for all cores. By default one, or what

@@ -11,7 +11,7 @@ from .arrays import Source, sources
 from .extents import Extent, extents_of, stamps
 from .importers import read_checkpoint
 from .pipeline import groups, settings_of
-from .records import ITEMSIZE
+from .records import ITEMSIZE, MAX_WHOLE_NUMEL
 from .urls import join
 
 
@@ -80,7 +80,9 @@ def open_model(path: str, settings: tuple[Any, ...], task_numel: int) -> LargeMo
 
     def opened(s: Source) -> LargeTensor:
         rule = (what, numbers[s.name]) if s.name in numbers else None
-        extents = extents_of(s, path, prod(s.shape), task_numel)
+        numel = prod(s.shape)
+        most = task_numel if numel > MAX_WHOLE_NUMEL else MAX_WHOLE_NUMEL
+        extents = extents_of(s, path, numel, most)
         return LargeTensor(s.name, s.dtype, s.shape, bits_of.get(s.name), rule, extents)
 
     tensors = {s.name: opened(s) for s in own}

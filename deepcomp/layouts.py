@@ -6,8 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
-from .decode import MAX_TABLE, TensorDecoder
+from .decode import MAX_TABLE
 from .entries import Entries, Floats, matrix_shape, to_float32
+from .kept_rows import AnyDecoder, RowsDecoder
 from .memory import aligned, copied, scratch, shorten
 
 _MAX_SPARSE = 0.05  # density up to which windows of 64 columns, two slots each, are the faster ones
@@ -136,12 +137,12 @@ def to_windows(entries: Entries, kind: int) -> Windows:
     return _windows(kind, starts, offsets, words, entries.values, entries.shape, nnz)
 
 
-def decode_windows(decoder: TensorDecoder) -> Windows | None:
+def decode_windows(decoder: AnyDecoder) -> Windows | None:
     """Decode a section into windows, a few rows at a time.
 
     Parameters
     ----------
-    decoder : TensorDecoder
+    decoder : TensorDecoder or RowsDecoder
 
     Returns
     -------
@@ -154,7 +155,9 @@ def decode_windows(decoder: TensorDecoder) -> Windows | None:
         If the section breaks a rule.
     """
     record = decoder.record
-    if not decoder.is_walked or not record.nnz or len(decoder.section.blocks) > MAX_TABLE:
+    if isinstance(decoder, RowsDecoder) or not decoder.is_walked:
+        return None
+    if not record.nnz or len(decoder.section.blocks) > MAX_TABLE:
         return None
     values = to_float32(decoder.codebook, record.dtype)
     kind = window_kind(values.size, record.nnz / record.numel, _kernels.ISA)

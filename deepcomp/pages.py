@@ -16,6 +16,7 @@ from .ranges import RangedFile
 
 PAGE = 1 << 16
 _RUN = 256  # pages that are fetched at a time: 16 MiB
+_SMALL = 4096  # bytes of a section
 _NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE, new in Python 3.13
 
 
@@ -87,7 +88,8 @@ class Pages:
 
         Of a mapped file, the pages of the part are checked. Of a file that is read by ranges, these
         or the section, whichever takes fewer bytes; one of more than 16 MiB always by pages, so
-        that what is not checked yet never takes more memory.
+        that what is not checked yet never takes more memory, and a small one as well where another
+        one on its page was fetched: more of them are likely to follow, one by one.
 
         Parameters
         ----------
@@ -113,8 +115,9 @@ class Pages:
         if first == last:
             return
         first, last = self._outside_pages(*section)
-        is_large = section[1] - section[0] > _RUN * PAGE
-        if is_large or last - first > self._unchecked_nbytes(*part):
+        nbytes = section[1] - section[0]
+        by_pages = nbytes > _RUN * PAGE or (nbytes < _SMALL and self._has_small_neighbour(*section))
+        if by_pages or last - first > self._unchecked_nbytes(*part):
             self.check(*part, what)
         else:
             self._check_whole(section, crc32, first, last, what)
@@ -205,6 +208,12 @@ class Pages:
         # Another thread may do the same: then it is there twice, which does no harm.
         self._kept[first:last] = fetched
         insort(self._sections, section)
+
+    def _has_small_neighbour(self, start: int, end: int) -> bool:
+        """Whether the last section that was fetched by itself on the pages of a range is small."""
+        i = bisect_left(self._sections, (-(-end // PAGE) * PAGE,)) - 1
+        first, last = self._sections[i] if i >= 0 else (0, 0)
+        return last > start // PAGE * PAGE and last - first < _SMALL
 
     def _outside_sections(self, start: int, end: int) -> tuple[int, int]:
         """Return a range without what sections that were found right cover at its ends."""

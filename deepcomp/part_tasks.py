@@ -16,11 +16,12 @@ from .container import Reader, Writer
 from .counts import Counts, count_entries
 from .cut_passes import Cut, cut_passes
 from .decode import Patterns
-from .encode import Plan, Weight, encode_part, record_of
+from .encode import Weight, encode_part, record_of
 from .errors import DczError
 from .extents import Extent
 from .passes import Pass, drive, over
 from .pipeline import Encoded, check_finite, encode_weight
+from .plans import Plan
 from .records import ITEMSIZE, MAX_BLOCK_NUMEL, TensorRecord
 
 

@@ -1,6 +1,6 @@
 """What a file says about each tensor, and the constants of the format (``formats/dcz.md``)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import prod
 
@@ -32,6 +32,7 @@ MAX_CRC32 = (1 << 32) - 1
 MAX_DIMENSIONS = 32
 MAX_INTEGER = (1 << 63) - 1  # also of the bytes that an array can have
 GAP_BITS = range(2, 9)
+MAX_WHOLE_NUMEL = 1 << 22  # our own: up to so many entries a tensor is compressed in one piece
 MAX_EMPTY_ROWS = 1 << 20  # our own: without entries they cost a file nothing
 _FOUR_BITSTREAMS_FROM = 4096  # symbols; section 6.2
 
@@ -70,6 +71,8 @@ class TensorRecord:
         Whether the signs of zeros are stored.
     crc32 : int or None
         CRC-32 of the section, if the index has it.
+    kept_rows : int or None
+        Number of rows that are stored, if the others, all zero, are not (section 7.5).
     """
 
     name: str
@@ -83,6 +86,7 @@ class TensorRecord:
     block_numel: int | None = None
     zero_signs: bool = False
     crc32: int | None = None
+    kept_rows: int | None = None
 
     @cached_property
     def numel(self) -> int:
@@ -105,16 +109,32 @@ class TensorRecord:
         return None if self.codebook is None else max(1, (self.codebook - 1).bit_length())
 
     @property
+    def bitmap_nbytes(self) -> int:
+        """Bytes of the bitmap of kept rows; 0 where all rows are stored."""
+        return 0 if self.kept_rows is None else -(-self.shape[0] // 8)
+
+    @cached_property
+    def stored(self) -> "TensorRecord":
+        """The tensor of the kept rows, whose section follows the bitmap; without one, itself."""
+        if self.kept_rows is None:
+            return self
+        shape, nbytes = (self.kept_rows, *self.shape[1:]), self.section_nbytes - self.bitmap_nbytes
+        return replace(self, shape=shape, section_nbytes=nbytes, crc32=None, kept_rows=None)
+
+    @property
     def block_sizes(self) -> list[int]:
-        """Number of entries of each block."""
-        step = self.block_numel or self.numel
-        return [min(step, self.numel - first) for first in range(0, self.numel, step)]
+        """Number of stored entries of each block."""
+        numel = self.stored.numel
+        step = self.block_numel or numel
+        return [min(step, numel - first) for first in range(0, numel, step)]
 
     @property
     def head_nbytes(self) -> int:
-        """Bytes of the section that hold its codebook, codes and directory, and perhaps more."""
+        """Bytes of the section that hold all that comes before its payload, and perhaps more."""
         if self.layout == "raw":
             return 0
+        if self.kept_rows is not None:
+            return self.bitmap_nbytes + self.stored.head_nbytes
         n_streams = len(self.stream_names)
         codes = n_streams * (2 + MAX_CODEBOOK // 2)
         # Varints: numbers of kept entries and of escapes, each at most MAX_BLOCK_NUMEL, and the

@@ -18,7 +18,7 @@ from .sections import read_section
 if TYPE_CHECKING:
     from .model import CompressedModel
 
-STREAMS = ("labels", "gaps", "planes", "signs", "codebook", "codes", "directory", "raw")
+STREAMS = ("labels", "gaps", "planes", "signs", "rows", "codebook", "codes", "directory", "raw")
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,10 @@ class Row:
     weight_bits, weight_bits_huffman : float or None
         Bits for each stored value before and after Huffman coding.
     index_bits, index_bits_huffman : float or None
-        Bits of gaps for each kept entry, escapes included; None unless sparse.
+        Bits of gaps and of the bitmap of rows for each kept entry, escapes included; None where
+        there is neither.
     nbytes : int
-        The whole section: streams, codebook, code lengths, directory.
+        The whole section: bitmap of rows, codebook, code lengths, directory, streams.
     dense_nbytes : int
         At the tensor's own dtype.
     parts : dict of str to int
@@ -259,9 +260,12 @@ def _row(record: TensorRecord, data: memoryview) -> Row:
         if n_values:
             bits["weight_bits"] = record.bits or 8 * record.itemsize
             bits["weight_bits_huffman"] = 8 * (parts["labels"] + parts["planes"]) / n_values
-        if record.gap_bits and record.nnz:
-            bits["index_bits"] = record.gap_bits * section.stream_n_symbols(0) / record.nnz
-            bits["index_bits_huffman"] = 8 * parts["gaps"] / record.nnz
+        parts |= {"rows": section.bitmap_nbytes} if section.bitmap_nbytes else {}
+        if record.nnz and (record.gap_bits or section.bitmap_nbytes):
+            n_gaps = section.stream_n_symbols(0) if record.gap_bits else 0
+            n_bits = (record.gap_bits or 0) * n_gaps + 8 * section.bitmap_nbytes
+            bits["index_bits"] = n_bits / record.nnz
+            bits["index_bits_huffman"] = 8 * (parts["gaps"] + section.bitmap_nbytes) / record.nnz
         parts["codebook"] = section.codebook_nbytes
         parts["codes"] = section.codes_nbytes
         parts["directory"] = section.directory_nbytes

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from . import counts
 from .codebook_passes import codebook_passes
 from .cut_passes import Cut, check_finite_passes, cut_passes
-from .encode import Plan, make_plan
 from .extents import Extent
 from .large_model import LargeModel, LargeTensor, ShardFile, batches, name_all
 from .part_tasks import (
@@ -24,6 +23,7 @@ from .part_tasks import (
     is_whole,
 )
 from .passes import Pass, Passes
+from .plans import Plan, make_plan
 from .records import ITEMSIZE
 from .urls import join
 from .workers import Task, Workers

@@ -5,7 +5,7 @@ bytes of each stream are and how many they are, without decoding them.
 """
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .errors import DczError
@@ -60,7 +60,8 @@ class Block(NamedTuple):  # less memory than a dataclass: a file can have very m
     ----------
     numel, n_kept, n_escapes : int
     offset : int
-        Where its payload begins, in bytes from the start of the section; 0 if it has none.
+        Where its payload begins, in bytes from the start of the section, or from the end of its
+        bitmap of rows; 0 if it has none.
     n_symbols : tuple of int
         For each stream.
     sizes : tuple of tuple of int
@@ -85,6 +86,9 @@ class Section:
     codes : tuple of Code
         One for each of the record's ``stream_names``.
     blocks : tuple of Block
+        Of the rows that are stored.
+    bitmap_nbytes : int
+        Of the bitmap of rows that the section begins with; 0 where all rows are stored.
     """
 
     codebook_nbytes: int
@@ -92,6 +96,7 @@ class Section:
     directory_nbytes: int
     codes: tuple[Code, ...]
     blocks: tuple[Block, ...]
+    bitmap_nbytes: int = 0
 
     def stream_nbytes(self, stream: int) -> int:
         """Return the bytes that a stream takes in all blocks."""
@@ -160,8 +165,12 @@ def read_section(record: TensorRecord, data: memoryview) -> Section:
     Raises
     ------
     DczError
-        If a rule of section 6.1, 7 or 7.1 is broken.
+        If a rule of section 6.1, 7, 7.1 or 7.5 is broken.
     """
+    if record.kept_rows is not None:
+        check_bitmap(record, data)
+        stored = read_section(record.stored, data[record.bitmap_nbytes :])
+        return replace(stored, bitmap_nbytes=record.bitmap_nbytes)
     cursor = _Cursor(data)
     codebook_nbytes = (record.codebook or 0) * record.itemsize
     _check_codebook(record, cursor.take(codebook_nbytes, "codebook"))
@@ -191,6 +200,15 @@ def read_section(record: TensorRecord, data: memoryview) -> Section:
         if (codes[i].m == EMPTY) != (section.stream_n_symbols(i) == 0):
             raise DczError(f"{name}: {section.stream_n_symbols(i)} symbols, but m is {codes[i].m}")
     return section
+
+
+def check_bitmap(record: TensorRecord, data: memoryview) -> None:
+    """Raise DczError if a section's bitmap does not keep as many rows as the record says."""
+    bits = int.from_bytes(_Cursor(data).take(record.bitmap_nbytes, "bitmap of rows"), "little")
+    if bits >> record.shape[0]:
+        raise DczError("the padding after the bitmap of rows is not zero")
+    if bits.bit_count() != record.kept_rows:
+        raise DczError(f"the bitmap keeps {bits.bit_count()} rows: expected {record.kept_rows}")
 
 
 def _check_codebook(record: TensorRecord, data: memoryview) -> None:

@@ -10,6 +10,7 @@ from operator import index
 import numpy as np
 
 from .decode import Patterns, TensorDecoder
+from .kept_rows import AnyDecoder, RowsDecoder
 from .records import TensorRecord
 
 
@@ -35,14 +36,14 @@ def row_entries(record: TensorRecord, start: int, stop: int) -> tuple[int, int]:
     return start * width, stop * width
 
 
-def bytes_of(decoder: TensorDecoder, first: int, last: int) -> tuple[int, int]:
+def bytes_of(decoder: AnyDecoder, first: int, last: int) -> tuple[int, int]:
     """Return where in the section the entries from `first` up to `last` are encoded.
 
     Parameters
     ----------
-    decoder : TensorDecoder
+    decoder : TensorDecoder or RowsDecoder
     first, last : int
-        ``0 <= first <= last <= numel``
+        ``0 <= first <= last <= numel``; with ``kept_rows``, where rows begin and end.
 
     Returns
     -------
@@ -50,6 +51,10 @@ def bytes_of(decoder: TensorDecoder, first: int, last: int) -> tuple[int, int]:
         Of the blocks that hold the entries; the parts before the blocks are not counted.
     """
     record = decoder.record
+    if isinstance(decoder, RowsDecoder):
+        a, b = decoder.stored_rows(first // decoder.width, last // decoder.width)
+        start, end = bytes_of(decoder.stored, a * decoder.width, b * decoder.width)
+        return record.bitmap_nbytes + start, record.bitmap_nbytes + end
     if record.layout == "raw":
         return first * record.itemsize, last * record.itemsize
     start = end = 0
@@ -61,14 +66,14 @@ def bytes_of(decoder: TensorDecoder, first: int, last: int) -> tuple[int, int]:
     return start, end
 
 
-def decode_between(decoder: TensorDecoder, first: int, last: int) -> Patterns:
+def decode_between(decoder: AnyDecoder, first: int, last: int) -> Patterns:
     """Decode the entries from `first` up to `last`, and what else is in their blocks.
 
     Parameters
     ----------
-    decoder : TensorDecoder
+    decoder : TensorDecoder or RowsDecoder
     first, last : int
-        ``0 <= first <= last <= numel``
+        As of `bytes_of`.
 
     Returns
     -------
@@ -79,6 +84,8 @@ def decode_between(decoder: TensorDecoder, first: int, last: int) -> Patterns:
     DczError
         If a block breaks a rule.
     """
+    if isinstance(decoder, RowsDecoder):
+        return _decode_rows(decoder, first // decoder.width, last // decoder.width)
     record = decoder.record
     if record.layout == "raw":
         return decoder.raw_entries(first, last)
@@ -99,6 +106,15 @@ def decode_between(decoder: TensorDecoder, first: int, last: int) -> Patterns:
         a, b = max(first, start), min(last, end)
         out[a - first : b - first] = entries[a - start : b - start]
     return out
+
+
+def _decode_rows(decoder: RowsDecoder, start: int, stop: int) -> Patterns:
+    width = decoder.width
+    first, last = decoder.stored_rows(start, stop)
+    out = np.zeros((stop - start, width), decoder.dtype)
+    kept = decode_between(decoder.stored, first * width, last * width)
+    out[decoder.rows[first:last] - start] = kept.reshape(-1, width)
+    return out.reshape(-1)
 
 
 def _blocks(decoder: TensorDecoder, first: int, last: int) -> range:

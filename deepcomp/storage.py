@@ -135,12 +135,13 @@ def load(
     when it is asked for: 8 KiB at the end and 12 bytes at the beginning (and the rest of an index
     that is larger), then for each tensor its own bytes, or less than 2 % more: `save` gives it a
     checksum in the index, unless it is so large that checking whole pages of 64 KiB adds less, or
-    takes less than 2.5 KiB. These small ones cost the page or two that they are on; others on the
-    same page then cost nothing. (Files of format version 1.0, of older writers, are read by pages
-    alone.) What was read is kept in memory as long as the model or one of its tensors, and not
-    asked for again. If what is behind the URL changes, the next bytes that are read raise
-    DczError. A server that sends no ranges gives an OSError, not a
-    download. Options for fsspec, and other caches, are given by opening the file with it.
+    one of the smallest in a file of less than 3000 bytes a tensor. These cost the page or two that
+    they are on, as does the second of less than 4 KiB on a page; others there then cost nothing.
+    (Files of format version 1.0, of older writers, are read by pages alone.) What was read is kept
+    in memory as long as the model or one of its tensors, and not asked for again. If what is behind
+    the URL changes, the next bytes that are read raise DczError. A server that sends no ranges
+    gives an OSError, not a download. Options for fsspec, and other caches, are given by opening the
+    file with it.
 
     **An open file** must be binary and seekable, and is read in the same way. It stays the
     caller's to close, not before the last tensor was read; nobody else may use its position at

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from .csr import CSR
-    from .decode import Patterns, TensorDecoder
+    from .decode import Patterns
+    from .kept_rows import AnyDecoder
 
 _T = TypeVar("_T")
 
@@ -44,7 +45,7 @@ class CompressedTensor:
         self.record = record
         self._fetch = fetch  # as Reader.section: with two offsets, only what is between them counts
         self._origin = origin
-        self._made: TensorDecoder | None = None
+        self._made: AnyDecoder | None = None
 
     @property
     def name(self) -> str:
@@ -139,17 +140,17 @@ class CompressedTensor:
         self._decoder.verify()
 
     @property
-    def _decoder(self) -> TensorDecoder:
+    def _decoder(self) -> AnyDecoder:
         """The decoder, made once; the section is asked for each time, as it may have been cut."""
-        from .decode import TensorDecoder
+        from .kept_rows import decoder_of
 
         data = self.section()
         decoder = self._made
         if decoder is None:
-            decoder = self._made = self._named(lambda: TensorDecoder(self.record, data))
+            decoder = self._made = self._named(lambda: decoder_of(self.record, data))
         return decoder
 
-    def decode_with(self, action: Callable[[TensorDecoder], _T]) -> _T:
+    def decode_with(self, action: Callable[[AnyDecoder], _T]) -> _T:
         """Return what `action` makes of the decoder; errors get the tensor's name."""
         return cast(_T, self._named(lambda: action(self._decoder)))
 
@@ -334,13 +335,13 @@ class CompressedTensor:
 
     def _decode_between(self, first: int, last: int) -> Patterns:
         """Decode some entries; only what is needed of the section is fetched and checked."""
-        from .decode import TensorDecoder
+        from .kept_rows import decoder_of
         from .slices import bytes_of, decode_between
 
         decoder = self._made
         if decoder is None:
             head = self.record.head_nbytes
-            decoder = TensorDecoder(self.record, self._fetch(0, head), head)
+            decoder = decoder_of(self.record, self._fetch(0, head), head)
             self._made = decoder  # it has a view of the section: what is fetched later is in it
         self._fetch(*bytes_of(decoder, first, last))
         return decode_between(decoder, first, last)

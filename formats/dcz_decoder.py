@@ -9,13 +9,13 @@ from math import prod
 from typing import Any, NamedTuple
 
 MAGIC, END_MAGIC, VERSIONS = b"\xdcDCZ\r\n\x1a\n", b"DCZ\n", [(1, 0), (1, 1)]  # section 3
-MAX_INTEGER, STORED, MAX_DECODED = 2**63 - 1, 257, 2**30  # sections 4, 6.1; our own, in bytes
+MAX, STORED, MAX_DECODED = 2**63 - 1, 257, 2**30  # sections 4, 6.1; our own, in bytes
 RAW, PACKED = {"name", "dtype", "shape", "layout"}, {"nbytes", "nnz"}  # section 4: must, may have
 KEYS = {"alias": ({"name", "alias"}, set()), "raw": (RAW, {"crc32"})}
-KEYS["dense"] = (RAW | PACKED, {"codebook", "block_numel", "crc32"})
-KEYS["sparse"] = (RAW | PACKED | {"gap_bits"}, {"codebook", "block_numel", "zero_signs", "crc32"})
-RANGES = {"nbytes": (0, MAX_INTEGER), "nnz": (0, MAX_INTEGER), "codebook": (0, 256)}
-RANGES |= {"gap_bits": (2, 8), "block_numel": (2**12, 2**20), "crc32": (0, 2**32 - 1)}
+KEYS["dense"] = (RAW | PACKED, {"codebook", "block_numel", "kept_rows", "crc32"})
+KEYS["sparse"] = (KEYS["dense"][0] | {"gap_bits"}, KEYS["dense"][1] | {"zero_signs"})
+RANGES = {"nbytes": (0, MAX), "nnz": (0, MAX), "kept_rows": (1, MAX), "crc32": (0, 2**32 - 1)}
+RANGES |= {"codebook": (0, 256), "gap_bits": (2, 8), "block_numel": (2**12, 2**20)}
 ITEMSIZES = {"bool": 1, "uint8": 1, "int8": 1, "float8_e4m3fn": 1, "float8_e5m2": 1}
 ITEMSIZES |= {"uint16": 2, "int16": 2, "float16": 2, "bfloat16": 2}
 ITEMSIZES |= {"uint32": 4, "int32": 4, "float32": 4, "uint64": 8, "int64": 8, "float64": 8}
@@ -65,8 +65,7 @@ def read_index(index: bytes, raw_nbytes: int) -> tuple[dict[str, str], list[dict
     try:
         raw = inflater.decompress(index, raw_nbytes + 1)  # one more, to see whether there are more
         check(len(raw) == raw_nbytes, f"4: inflates to exactly {raw_nbytes} bytes", len(raw))
-        text = raw.decode("utf-8")
-        index = json.loads(text)
+        index = json.loads(text := raw.decode("utf-8"))
         canonical = json.dumps(index, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     except (zlib.error, ValueError, RecursionError, MemoryError) as error:
         raise InvalidFile(f"section 4: index: a zlib stream of JSON in UTF-8; {error!s}") from None
@@ -74,10 +73,8 @@ def read_index(index: bytes, raw_nbytes: int) -> tuple[dict[str, str], list[dict
     check(text == canonical, f"4: the JSON is canonical, {reprlib.repr(canonical)}", text)
     check(type(index) is dict and [*index] == ["metadata", "tensors"], "4: its two keys", index)
     metadata, tensors = index.values()
-    strings = type(metadata) is dict and all(type(value) is str for value in metadata.values())
-    check(strings, "4: metadata is an object whose values are strings", metadata)
-    objects = type(tensors) is list and all(type(item) is dict for item in tensors)
-    check(objects, "4: tensors is an array of objects", tensors)
+    check(type(metadata) is dict and {*map(type, metadata.values())} <= {str}, "4: texts", metadata)
+    check(type(tensors) is list and {*map(type, tensors)} <= {dict}, "4: tensors: objects", tensors)
     return metadata, tensors
 
 
@@ -90,8 +87,7 @@ def check_keys(item: dict[str, Any], earlier: dict[str, Tensor]) -> None:
     name, alias = item["name"], item.get("alias", "")
     check(type(name) is type(alias) is str, "4: name and alias are strings", (name, alias))
     check(name not in earlier, "4: name is different from all others", name)
-    tied = kind != "alias" or (alias in earlier and earlier[alias].alias is None)
-    check(tied, "4: alias names an earlier tensor that is no alias", alias)
+    check(kind != "alias" or (alias in earlier and earlier[alias].alias is None), "4: alias", alias)
 
 
 class SectionDecoder:
@@ -100,20 +96,22 @@ class SectionDecoder:
         dtype, shape, layout = item["dtype"], item["shape"], item["layout"]
         check(type(dtype) is str and dtype in ITEMSIZES, "4: dtype is one of the table", dtype)
         check(type(shape) is list and len(shape) <= 32, "4: shape: an array of at most 32", shape)
-        integers = [("a size in shape", size, 0, MAX_INTEGER) for size in shape]
+        integers = [("a size in shape", size, 0, MAX) for size in shape]
         integers += [(key, item.get(key, low), low, high) for key, (low, high) in RANGES.items()]
         for what, value, low, high in integers:  # in Python, `true` is an integer: not here
-            holds = type(value) is int and low <= value <= high
-            check(holds, f"4: {what} is an integer from {low} to {high}", value)
-        self.itemsize, self.numel, self.nnz = ITEMSIZES[dtype], prod(shape), item.get("nnz", 0)
-        self.raw_nbytes = self.numel * self.itemsize
+            check(type(value) is int and low <= value <= high, f"4: {what}: {low} to {high}", value)
+        self.itemsize, self.nnz, numel = ITEMSIZES[dtype], item.get("nnz", 0), prod(shape)
+        self.raw_nbytes, self.kept_rows = numel * self.itemsize, item.get("kept_rows", 0)
         check(prod(n or 1 for n in shape) < 2**63 // self.itemsize, "4: shape: to 2^63 - 1", shape)
+        self.n_rows = shape[0] if shape and self.kept_rows else 0  # section 7.5: in the bitmap
+        check(self.kept_rows < (self.n_rows or 1), "4: kept_rows: to shape[0] - 1", self.kept_rows)
+        self.numel = numel // (self.n_rows or 1) * (self.kept_rows or 1)  # of the kept rows
         self.nbytes, self.n_codebook = item.get("nbytes", self.raw_nbytes), item.get("codebook")
         self.block_numel, self.signs = item.get("block_numel", self.numel), item.get("zero_signs")
-        signs_hold = "zero_signs" not in item or (self.signs is True and "float" in dtype)
-        check(signs_hold, "4: zero_signs is true, and of a dtype float", (self.signs, dtype))
-        zeros = [bytes(self.itemsize), bytes(self.itemsize - 1) + b"\x80"]  # 0 and -0.0
-        self.zeros = zeros if self.signs else zeros[:1]  # what is *zero*: section 7.4
+        holds = "zero_signs" not in item or (self.signs is True and "float" in dtype)
+        check(holds, "4: zero_signs is true, and of a dtype float", (self.signs, dtype))
+        zeros = [bytes(self.itemsize), bytes(self.itemsize - 1) + b"\x80"]  # section 7.4
+        self.zeros = zeros[: 1 + bool(self.signs)]  # the patterns of what is *zero*
         self.raw, self.sparse, self.is_bool = layout == "raw", layout == "sparse", dtype == "bool"
         self.escape = 2 ** item["gap_bits"] - 1 if self.sparse else 0  # section 7.3
         if not self.raw:
@@ -121,19 +119,26 @@ class SectionDecoder:
             check(self.nnz <= self.numel, f"4: nnz is at most {self.numel}, numel", self.nnz)
             most = min(2**20, self.numel - ("block_numel" in item))  # "less than `numel`"
             check(self.block_numel <= most, f"4: at most {most} in a block", self.block_numel)
-            least = -(-self.numel // self.block_numel) * (1 + self.sparse)
-            check(self.nbytes >= least, f"4: nbytes is at least {least}", self.nbytes)
+            least = -(-self.n_rows // 8) - (-self.numel // self.block_numel) * (1 + self.sparse)
+            check(self.nbytes >= max(least, -(-numel // 2**20)), "4: least of nbytes", self.nbytes)
 
     def decode(self, data: bytes) -> bytes:
         """Sections 5 and 7: the patterns of all entries."""
         self.data, self.position = data, 0
         if not self.raw:
+            bitmap = self.take(-(-self.n_rows // 8), "the bitmap of rows")
+            bits = [byte >> i & 1 for byte in bitmap for i in range(8)]
+            check(not any(bits[self.n_rows :]), "7.5: the bits after the last row are 0", bitmap)
+            check(sum(bits) == self.kept_rows, f"7.5: exactly {self.kept_rows} ones", bitmap)
             self.codebook = self.read_codebook()
             planes = [f"plane {i}" for i in range(self.itemsize * (self.n_codebook is None))]
             names = ["gaps"] * self.sparse + ["signs"] * bool(self.signs) + (planes or ["labels"])
             self.streams = [(name, *self.read_code(name)) for name in names]  # section 7 (2)
             data = b"".join([self.decode_block(*block) for block in self.read_directory()])
             check(self.position == len(self.data), "7: nothing is left over", self.position)
+            size = self.raw_nbytes // (self.n_rows or 1)  # section 7.5: of a row, or of all
+            rows = iter([data[i : i + size] for i in range(0, len(data), size)])
+            data = b"".join([next(rows) if b else bytes(size) for b in bits[: self.n_rows] or [1]])
         check(not self.is_bool or max(data, default=0) <= 1, "5, 7.2: a bool is 0 or 1", data)
         return data
 
@@ -160,8 +165,7 @@ class SectionDecoder:
         check(numbers == sorted(set(numbers)), "7: the codebook is strictly increasing", numbers)
         check(not self.is_bool or max(numbers, default=0) <= 1, "7.2: a bool is 0 or 1", numbers)
         check(self.sparse or self.n_codebook != 0, "4: codebook is 1 or more if dense", 0)
-        zeros = set(self.zeros).intersection(codebook) if self.sparse else ()
-        check(not zeros, "7 (1), 7.4: no entry of a sparse tensor's codebook is zero", zeros)
+        check(not (self.sparse and {*self.zeros} & {*codebook}), "7 (1), 7.4: a zero", codebook)
         return codebook
 
     def read_code(self, name: str) -> tuple[int, list[tuple[int, int]]]:
@@ -200,8 +204,7 @@ class SectionDecoder:
             n, n_kept = min(self.block_numel, self.numel - start), self.varint("n_kept")
             n_escapes = self.varint("n_escapes") if self.sparse else 0
             check(n_kept or not n_escapes, "7.1: if n_kept is 0, so is n_escapes", n_escapes)
-            least = n_kept + n_escapes * self.escape
-            check(least <= n, f"7.1, 7.3: kept entries and escapes fit in a block of {n}", least)
+            check(n_kept + n_escapes * self.escape <= n, f"7.1, 7.3: fit in a block of {n}", n_kept)
             counts = {"gaps": n_kept + n_escapes, "signs": -(-(n - n_kept) // 8)}
             bitstreams = []  # for each stream, of each of its bitstreams the symbols and the bytes
             for i, (name, m, _) in enumerate(self.streams):
@@ -213,8 +216,7 @@ class SectionDecoder:
                     parts = [q, q, q, count - 3 * q] if count >= 4096 else [count] * (count > 0)
                     bitstreams[i] = [(part, self.varint(f"a size of {name}")) for part in parts]
             blocks.append((n, n_kept, n_escapes, bitstreams))
-        nnz = sum(n_kept for _, n_kept, _, _ in blocks)
-        check(nnz == self.nnz, f"7.1: the sum of n_kept is nnz, {self.nnz}", nnz)
+        check(sum(block[1] for block in blocks) == self.nnz, "7.1: their sum is nnz", self.nnz)
         for (name, m, _), n in zip(self.streams, totals, strict=True):
             check((m == 0) == (n == 0), f"6.1: {name}: m = 0 if and only if no symbols", (m, n))
         return blocks
@@ -249,8 +251,7 @@ class SectionDecoder:
             check(not zeros, "7.2, 7.4: no kept entry of a sparse tensor is zero", zeros)
             check(found == n_escapes, f"7.3: exactly {n_escapes} symbols are escapes", found)
             return self.walk(n - n_kept, values, *symbols[: len(self.zeros)])
-        found = n - values.count(self.zeros[0])
-        check(found == n_kept, f"7.2: exactly {n_kept} entries are not zero", found)
+        check(n - values.count(self.zeros[0]) == n_kept, f"7.2: {n_kept} are not zero", values)
         return b"".join(values)
 
     def walk(self, n_zeros: int, values: list[bytes], gaps: bytes, signs: bytes = b"") -> bytes:
@@ -263,15 +264,14 @@ class SectionDecoder:
         patterns, next_zero, next_value = [], iter(zeros), iter(values)
         for gap in gaps:
             patterns += [next(next_zero) for _ in range(gap)]
-            if gap < self.escape:
-                patterns.append(next(next_value))
+            patterns += [next(next_value) for _ in range(gap < self.escape)]
         return b"".join([*patterns, *next_zero])
 
 
 def decode(data: bytes) -> tuple[dict[str, str], list[Tensor]]:
     """Decode a file; return its metadata and its tensors, or raise `InvalidFile`."""
     data_end, metadata, items = read_container(data)
-    check(data[10] == any("crc32" in item for item in items), "10: least version", data[10])
+    check(data[10] == any({"crc32", "kept_rows"} & {*i} for i in items), "10: least", data[10])
     tensors, start, n_decoded = {}, 12, 0  # section 4: "the first begins at offset 12"
     for item in items:
         name = item.get("name")

@@ -74,11 +74,12 @@ def _opened(data):
 def _sections_of(data):
     packed = _opened(data)
     for tensor in packed.values():
-        r = tensor.record
-        if r.layout == "raw" or r.numel > 1 << 16:
+        whole, r = tensor.record, tensor.record.stored
+        n_zero_rows = whole.shape[0] - r.shape[0] if whole is not r else 0
+        if r.layout == "raw" or r.numel > 1 << 16 or n_zero_rows > 7:
             continue
         flags = (r.layout == "sparse") | (r.codebook is not None) << 1
-        flags |= bool(r.block_numel) << 2 | r.zero_signs << 3
+        flags |= bool(r.block_numel) << 2 | r.zero_signs << 3 | n_zero_rows << 5
         codebook = (r.codebook or 0) - (r.layout == "dense" and r.codebook is not None)
         numbers = codebook & 255, (r.gap_bits or GAP_BITS[0]) - GAP_BITS[0], r.numel - 1
         block_numel = min((r.block_numel or 1) - 1, 65535)

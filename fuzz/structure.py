@@ -22,7 +22,7 @@ NUMBERS = (0, 1, 2, 3, 7, 8, 255, 256, 257, 4095, 4096, 4097, 1 << 16, (1 << 20)
            (1 << 20) + 1, 1 << 31, 1 << 32, (1 << 63) - 1, 1 << 63, -1, 1.0, True, None,
            "1")  # fmt: skip
 KEYS = ("name", "alias", "dtype", "shape", "layout", "nbytes", "nnz", "codebook", "gap_bits",
-        "block_numel", "zero_signs", "crc32")  # fmt: skip
+        "block_numel", "zero_signs", "crc32", "kept_rows")  # fmt: skip
 
 
 @dataclass
@@ -126,7 +126,7 @@ def _repair_checksums(contents):
     for item, section in zip(items, contents.sections, strict=True):
         if type(item.get("crc32")) is int:
             item["crc32"] = zlib.crc32(section)
-    is_1_1 = any("crc32" in item for item in items)
+    is_1_1 = any({"crc32", "kept_rows"} & item.keys() for item in items)
     contents.head = contents.head[:-2] + struct.pack("<H", is_1_1)
 
 
@@ -235,6 +235,9 @@ def _mutate_section(contents, random, mutate_bytes):
 
 
 def _mutate_parts(record, item, parts, section, random, mutate_bytes):
+    bitmap, section = section[: parts.bitmap_nbytes], section[parts.bitmap_nbytes :]
+    if bitmap and random.random() < 0.1:
+        return _mutate_bitmap(bitmap, item, random) + section
     codebook = section[: parts.codebook_nbytes]
     codes = list(parts.codes)
     blocks = [_block_parts(record, parts, block, section) for block in parts.blocks]
@@ -263,7 +266,7 @@ def _mutate_parts(record, item, parts, section, random, mutate_bytes):
         payload += b"".join(piece for _, piece in pieces)
     if random.random() < 0.01:  # a varint longer than it must be
         directory = directory[:-1] + bytes([directory[-1] | 0x80, 0])
-    return codebook + b"".join(code.to_bytes() for code in codes) + directory + payload
+    return bitmap + codebook + b"".join(code.to_bytes() for code in codes) + directory + payload
 
 
 def _block_parts(record, parts, block, section):
@@ -278,6 +281,18 @@ def _block_parts(record, parts, block, section):
             offset += size
     numbers = [block.n_kept, block.n_escapes]
     return (numbers if record.layout == "sparse" else numbers[:1]), pieces
+
+
+def _mutate_bitmap(bitmap, item, random):
+    """Keep another row; mostly the number of kept ones follows, or another row goes."""
+    bits = int.from_bytes(bitmap, "little")
+    n_bits = 8 * len(bitmap) if random.random() < 0.1 else item["shape"][0]
+    action = random.randrange(10)
+    for _ in range(2 if action < 7 else 1):
+        bits ^= 1 << random.randrange(n_bits)
+    if action == 8:
+        item["kept_rows"] = bits.bit_count()
+    return bits.to_bytes(len(bitmap), "little")
 
 
 def _mutate_codebook(codebook, itemsize, random):

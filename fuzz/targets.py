@@ -21,10 +21,10 @@ import numpy as np
 from deepcomp import _kernels, _reference, convolution, layouts, multiply
 from deepcomp._native import cpu
 from deepcomp.container import Reader
-from deepcomp.decode import TensorDecoder
 from deepcomp.entries import decode_entries, matrix_shape
 from deepcomp.errors import DczError
 from deepcomp.huffman import Decoder, fit_code_lengths
+from deepcomp.kept_rows import decoder_of
 from deepcomp.listing import to_text
 from deepcomp.records import GAP_BITS, ITEMSIZE, SIGNED_DTYPES, TensorRecord, n_bitstreams
 from deepcomp.report import make_report
@@ -58,7 +58,7 @@ def _exactly(purpose, n, dtype=np.float32):
 
 # memory that ends where it should, not what was used before
 multiply.scratch = convolution.scratch = layouts.scratch = _exactly
-layouts.aligned = np.empty
+layouts.aligned, layouts.shorten = np.empty, lambda array, n: array[:n].copy()
 
 
 def _copy(data):
@@ -171,6 +171,8 @@ def _decode_again(tensor, dense, seed):
         patterns = tensor.decode_patterns(n_threads=2)
         if tensor.dtype != "bfloat16":
             assert patterns.tobytes() == dense.tobytes()
+        blocks = b"".join(entries.tobytes() for entries in tensor.decode_blocks())
+        assert blocks == patterns.tobytes(), "blocks are others"
     elif way < 4 and dense.size:
         csr, patterns = tensor.to_csr(), tensor.decode_patterns()
         n_kept = np.count_nonzero(_without_sign(patterns, tensor.record))
@@ -216,16 +218,19 @@ def section(data):
     dtype, numel, columns = DTYPES[dtype % len(DTYPES)], numel + 1, columns or 1
     is_sparse = flags & 1
     content = memoryview(_copy(data[HEADER.size :]))
+    shape = (numel // columns, columns) if numel % columns == 0 else (numel,)
+    n_zero_rows = flags >> 5
     record = TensorRecord(
         "fuzzed",
         dtype,
-        (numel // columns, columns) if numel % columns == 0 else (numel,),
+        (shape[0] + n_zero_rows, *shape[1:]),
         "sparse" if is_sparse else "dense",
         len(content),
         codebook=codebook + (not is_sparse) if flags & 2 else None,
         gap_bits=GAP_BITS[gap_bits % len(GAP_BITS)] if is_sparse else None,
         block_numel=1 + block_numel if flags & 4 and block_numel + 1 < numel else None,
         zero_signs=bool(flags & 8 and is_sparse and dtype in SIGNED_DTYPES),
+        kept_rows=shape[0] if n_zero_rows else None,
     )
     try:
         record = with_nnz(record, content)
@@ -241,7 +246,7 @@ def with_nnz(record, content):
 
 
 def _decode_section(record, content, seed):
-    decoder = TensorDecoder(record, content)
+    decoder = decoder_of(record, content)
     out = np.empty(record.numel, decoder.dtype)
     decoder.decode_into(out)
     counted = _without_sign(out, record) if record.zero_signs else out
@@ -270,7 +275,7 @@ def _with_twins(record, content):
     try:
         for name in names:
             setattr(_kernels, name, getattr(_reference, name))
-        decoder = TensorDecoder(record, memoryview(content))
+        decoder = decoder_of(record, memoryview(content))
         out = np.empty(record.numel, decoder.dtype)
         decoder.decode_into(out)
         return out.tobytes()

@@ -24,8 +24,12 @@ PUBLISHED = {
     "1.0/exact.json": "fe82714265e8351c5b4a604680187fc725f2fc7acfe152eea91b35e818541372",
     "1.0/network.dcz": "ca762805980498cb397cf7e0c05066174790b0f85559589d0ab0cabb4a58ed92",
     "1.0/network.json": "4a7fc01ddf1b7ee86b6914cb9b485639692864f58ff8c5f48cf507e507867b3f",
+    "1.1/filters.dcz": "d6935162d6a0ca0d38693d360c1ed6086f3fe009b4718a85673e64012edcf7d0",
+    "1.1/filters.json": "baf7a3238f3500b3cb6b68d0cd327d8eaca3c5f7813e2d4f03a77f0d2ad9122d",
     "1.1/network.dcz": "71eb7416065fc0fe2109f12ae51d534bc2d213829baa3194d1fbe81ccd412b6c",
     "1.1/network.json": "e6ea5de81438da6a591f6f78795dea04e9de4a7923ff6c17c8ad4e18c604fae8",
+    "1.1/rows.dcz": "909b2dc88954b39cfe9d8ddf23b177fffaab56d2d48eaa6ad423df1795edc5ad",
+    "1.1/rows.json": "42d1b4b873e79c1700471d950254cd8a1cdc2514017980c959bb31a2cab29377",
     "1.1/sections.dcz": "993c84325631ed51d7817c0d2ff45c184cf5cb1117b214884300c46bdbc48ec8",
     "1.1/sections.json": "aa6a7cb7c70b0c4477a4a4daee3d31f7f6a7a3cebf7309e93a525f2053c0c8b8",
 }
@@ -96,3 +100,20 @@ def test_published_files_of_1_1_have_checksums_of_sections_and_sections_without(
         assert {r.dtype for r in summed if r.layout == layout} == set(dcz_decoder.ITEMSIZES)
     assert 0 in {r.crc32 for r in summed} and max(r.section_nbytes for r in summed) > PAGE
     assert {r.section_nbytes > 0 for r in records if r.crc32 is None} == {True, False}
+
+
+def test_published_files_of_1_1_have_tensors_of_which_not_all_rows_are_stored():
+    records = [
+        tensor.record
+        for name in PUBLISHED
+        if name.startswith("1.1/") and name.endswith(".dcz")
+        for tensor in deepcomp.load(HISTORY / name).values()
+    ]
+    kept = [r for r in records if r.kept_rows is not None]
+    for layout in ("dense", "sparse"):
+        for planes in (False, True):
+            kind = [r for r in kept if r.layout == layout and (r.codebook is None) == planes]
+            assert {r.dtype for r in kind} == set(dcz_decoder.ITEMSIZES)
+    assert {r.layout for r in kept if r.block_numel} == {"dense", "sparse"}
+    assert {"float" in r.dtype for r in kept if r.zero_signs} == {True}
+    assert {r.crc32 is None for r in kept} == {True, False}

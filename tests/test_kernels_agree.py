@@ -25,6 +25,7 @@ from deepcomp import (
     counts,
     encode,
     huffman,
+    plans,
     relindex,
 )
 from deepcomp._native import cpu
@@ -276,7 +277,7 @@ def sparse_sections(draw, shape, dtype="float32"):
     where = rng.random(size) < draw(densities)
     patterns[where] = rng.choice(codebook, np.count_nonzero(where))
     with mock.patch.object(encode, "MAX_BLOCK_NUMEL", block_numel):
-        plan = encode._sparse(counts.count_entries(patterns, dtype, block_numel))
+        plan = plans._sparse(counts.count_entries(patterns, dtype, block_numel))
         directory, payload = encode.encode_part(patterns, plan)
         section = b"".join([plan.head(), directory, *payload])
         record = encode.record_of("w", dtype, shape, plan, len(section))

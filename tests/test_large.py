@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 
 import deepcomp
-from deepcomp import _kernels, part_tasks, rounds, workers
+from deepcomp import _kernels, large_model, part_tasks, rounds, workers
 from deepcomp.cli import main
 from deepcomp.importers import read_checkpoint
-from deepcomp.records import MAX_BLOCK_NUMEL
+from deepcomp.records import MAX_BLOCK_NUMEL, MAX_WHOLE_NUMEL
 
 TASK = 1 << 20
 pytestmark = pytest.mark.skipif(
@@ -63,6 +63,13 @@ def make_tensors():
         values = 0.02 * rng.standard_normal(shape, dtype=np.float32)
         tensors[name] = (values.view(np.uint32) >> 16).astype(np.uint16)
     return tensors
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tensors_are_cut():
+    """Cut tensors as small as those of this module, which no user's are."""
+    with mock.patch.object(large_model, "MAX_WHOLE_NUMEL", TASK):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +182,37 @@ def test_bytes_do_not_depend_on_backend_and_cut(source, expected, tmp_path, back
     assert contents(tmp_path / "target") == expected
 
 
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_rows_of_zeros_are_left_out_in_parts_as_they_are_in_one_piece(tmp_path, backend):
+    rng = np.random.default_rng(1)
+    tensors = {"filters": (40, 30), "large.filters": (1100, 1000), "full": (30, 40)}
+    for name, shape in tensors.items():
+        tensors[name] = rng.integers(1, 9, shape, np.uint16) << 10
+        tensors[name][::4] = 0 if "filters" in name else 1 << 10
+    write_shards(tmp_path / "source", tensors)
+    never_cut = mock.patch.object(large_model, "MAX_WHOLE_NUMEL", MAX_WHOLE_NUMEL)
+    with never_cut, joblib.parallel_config(backend=backend):
+        compress(tmp_path / "source", tmp_path / "target", n_jobs=2, bits=None, sparsity=None)
+    check_as_compress(tmp_path / "target", tmp_path / "source", bits=None)
+    packed = deepcomp.load(tmp_path / "target")
+    assert {name: t.record.kept_rows for name, t in packed.items()} == {
+        "filters": 30, "large.filters": 825, "full": None,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("numel", [MAX_WHOLE_NUMEL, MAX_WHOLE_NUMEL + 1024])
+def test_tensors_that_may_be_cut_store_their_rows_of_zeros(tmp_path, numel):
+    weight = np.full((numel // 1024, 1024), 0x3F80, np.uint16)
+    weight[::2, 0], weight[1::2] = 0x4000, 0
+    write_shards(tmp_path / "source", {"w": weight}, 1)
+    never_cut = mock.patch.object(large_model, "MAX_WHOLE_NUMEL", MAX_WHOLE_NUMEL)
+    with never_cut:
+        compress(tmp_path / "source", tmp_path / "target", bits=None, sparsity=None)
+    check_as_compress(tmp_path / "target", tmp_path / "source", bits=None)
+    found = deepcomp.load(tmp_path / "target")["w"].record.kept_rows
+    assert found == (2048 if numel == MAX_WHOLE_NUMEL else None)
+
+
 # --- interrupted ---
 
 
@@ -250,7 +288,8 @@ def test_a_checkpoint_that_has_changed_is_named(tmp_path):
 
 KILLED = """
 import os, signal, sys, deepcomp
-from deepcomp import part_tasks, rounds
+from deepcomp import large_model, part_tasks, rounds
+large_model.MAX_WHOLE_NUMEL = 1 << 20
 encode, left = part_tasks.encode_wholes, [1]
 def encode_and_die(*arguments):
     encode(*arguments)

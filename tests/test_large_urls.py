@@ -13,10 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from servers import SECRETS, serving
 from stores import CREDENTIALS, Store, keys
-from test_large import compress, contents, make_tensors, write_shards
+from test_large import TASK, compress, contents, make_tensors, write_shards
 
 import deepcomp
-from deepcomp import _kernels
+from deepcomp import _kernels, large_model
 from deepcomp.cli import main
 from deepcomp.container import Reader, Writer
 from deepcomp.importers import read_checkpoint
@@ -28,6 +28,13 @@ pytestmark = pytest.mark.skipif(
 )
 PACKED = f"store://{CREDENTIALS}@bucket/packed"
 SHOWN = "store://bucket/packed"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_tensors_are_cut():
+    """Cut tensors as small as those of `test_large`, which no user's are."""
+    with mock.patch.object(large_model, "MAX_WHOLE_NUMEL", TASK):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ DC_TARGET_AVX512 static inline void dc_windows_32_avx512(const dc_windows *in, c
             const __m512 x0 = _mm512_loadu_ps(window), x1 = _mm512_loadu_ps(window + 16);
             const __m512i word = _mm512_loadu_si512(in->words + 16 * step);
             _mm_prefetch((const char *)(in->words + 16 * step + DC_WORDS_AHEAD), _MM_HINT_T0);
-            /* a permute reads 5 bits of each lane's index, and ignores what is above */
+            /* A permute reads 5 bits of each lane's index, and ignores what is above. (High halves of
+             * products instead of shifts, which share the permutes' ports, took 1.3 times as long.) */
 #define DC_SLOT(sum, least, shift)                                                            \
     sum = _mm512_mask3_fmadd_ps(                                                              \
         _mm512_permutex2var_ps(values0, _mm512_srli_epi32(word, shift + 5), values1),         \

@@ -119,7 +119,8 @@ def _codebook(tensor: CompressedTensor) -> set[float] | None:
     from ..decode import pattern_dtype
     from ..values import numbers
 
-    data = bytes(tensor.section()[: section.codebook_nbytes])
+    first = section.bitmap_nbytes
+    data = bytes(tensor.section()[first : first + section.codebook_nbytes])
     patterns = np.frombuffer(data, pattern_dtype(tensor.record.itemsize))
     return set(numbers(patterns, tensor.dtype).tolist()) - {0.0}
 

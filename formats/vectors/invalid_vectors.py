@@ -22,6 +22,7 @@ from writer import (
     noise,
     packed,
     raw,
+    spread,
     stored_deflate,
     summed,
     varint,
@@ -44,6 +45,7 @@ def invalid_vectors() -> Invalid:
     break_json(add)
     break_objects(add)
     break_checksums(add)
+    break_kept_rows(add)
     break_codes(add)
     break_sections(add)
     return vectors
@@ -66,7 +68,7 @@ def sparse(**options: Any) -> Parts:
 def changed(parts: Parts, **changes: Any) -> Parts:
     """Change parts of the section; other names are keys of the object."""
     for name, value in changes.items():
-        if name in ("raw", "codes", "directory", "payload"):
+        if name in ("bitmap", "raw", "codes", "directory", "payload"):
             setattr(parts, name, value)
         else:
             parts.changes[name] = value
@@ -443,6 +445,67 @@ def break_checksums(add: Add) -> None:
     add("version_1_0_with_crc32_of_raw", "10", file_of([summed(one())], version=(1, 0)))
     add("version_1_2_with_crc32", "3", file_of([summed(one())], version=(1, 2)))
     add("version_1_1_without_tensors", "10", file_of([], version=(1, 1)))
+
+
+def break_kept_rows(add: Add) -> None:
+    """Rows that are not stored (sections 4 and 7.5), and the version that they need."""
+
+    def item(name: str, *tensors: Parts, section: str = "4", **options: Any) -> None:
+        add(name, section, file_of(tensors, **options))
+
+    def rows(**changes: Any) -> Parts:
+        """A dense tensor of 3 rows of 4 entries, which are rows 1, 2 and 4 of 5."""
+        return changed(spread(dense(shape=[3, 4]), [0, 1, 1, 0, 1]), **changes)
+
+    def sparse_rows(**changes: Any) -> Parts:
+        return changed(spread(sparse(shape=[4, 5]), [1, 1, 0, 1, 1]), **changes)
+
+    values = {"0": 0, "negative": -3, "of_all": 5, "above_all": 6, "2_70": 2**70, "true": True}
+    values |= {"null": None, "string": "3", "fraction": 3.5, "array": [3]}
+    for name, value in values.items():
+        item(f"kept_rows_{name}", rows(kept_rows=value))
+    item("kept_rows_without_dimensions", rows(shape=[]))
+    item("kept_rows_of_one_row", rows(shape=[1, 20], kept_rows=1))
+    item("kept_rows_of_no_rows", rows(shape=[0, 4]))
+    item("kept_rows_of_empty_rows", rows(shape=[5, 0]))
+    one = raw("w", "uint8", [4], [1, 2, 3, 4])
+    item("key_kept_rows_of_raw", changed(one, kept_rows=3))
+    item("key_kept_rows_of_alias", rows(), changed(alias("v", "weight"), kept_rows=3))
+    item("kept_rows_nnz_above_theirs", rows(nnz=13))
+    item("kept_rows_nnz_above_theirs_sparse", sparse_rows(nnz=21))
+    item("kept_rows_nbytes_less_than_bitmap", rows(shape=[10**6, 4], nbytes=20))
+    item("kept_rows_nbytes_is_bitmap", rows(nbytes=1))
+    item("kept_rows_nbytes_less_than_directory_sparse", sparse_rows(nbytes=2))
+    item("kept_rows_nbytes_null", rows(nbytes=None))
+    many = dense(values=choose([0, 3, 9], 5000), shape=[50, 100])
+    item("kept_rows_block_numel_of_theirs", changed(spread(many, [1] * 50 + [0]), block_numel=5000))
+    long = packed("uint8", [7] * (2**20 + 2), shape=[2, 2**19 + 1], codebook=True)
+    item("kept_rows_in_one_block_above_2_20", spread(long, [1, 0, 1]))
+    wide = packed("uint8", [0] * 2**20, shape=[1, 2**20], gap_bits=2)
+    assert len(wide.section()) == 4
+    item("kept_rows_more_than_2_20_entries_a_byte", spread(wide, [1] + [0] * 7))
+
+    def broken(name: str, parts: Parts, section: str = "7.5") -> None:
+        item(f"bitmap_{name}", parts, section=section)
+
+    broken("keeps_one_more", rows(bitmap=b"\x17"))
+    broken("keeps_one_less", rows(bitmap=b"\x06"))
+    broken("keeps_none", rows(bitmap=b"\0"))
+    broken("keeps_all", rows(bitmap=b"\x1f"))
+    broken("most_significant_first", rows(bitmap=b"\x68"))
+    broken("padding_not_zero", rows(bitmap=b"\x96"))
+    broken("padding_in_place_of_a_row", rows(bitmap=b"\x26"))
+    broken("keeps_one_less_sparse", sparse_rows(bitmap=b"\x0b"))
+    nine = spread(dense(shape=[3, 4]), [0, 1, 0, 0, 0, 1, 0, 0, 1])
+    broken("bytes_swapped", changed(nine, bitmap=nine.bitmap[::-1]))
+    broken("padding_of_last_byte", changed(nine, bitmap=b"\x22\x02"))
+    broken("at_the_end", rows(bitmap=b"", payload=[*dense().payload, [b"\x16"]]), "7.5")
+    broken("missing", rows(bitmap=b""), "7.5")
+    item("version_1_0_with_kept_rows", rows(), section="10", version=(1, 0))
+    both = [summed(raw("v", "uint8", [1], [9])), sparse_rows()]
+    item("version_1_0_with_kept_rows_and_crc32", *both, section="10", version=(1, 0))
+    item("version_1_2_with_kept_rows", rows(), section="3", version=(1, 2))
+    item("crc32_without_bitmap", changed(rows(), crc32=zlib.crc32(dense().section())))
 
 
 def break_codes(add: Add) -> None:

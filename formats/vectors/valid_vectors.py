@@ -16,6 +16,7 @@ from writer import (
     packed,
     raw,
     sparse_values,
+    spread,
     summed,
     zlib_stream,
     zlib_stream_with_match,
@@ -38,6 +39,7 @@ def valid_vectors() -> Valid:
     add_gaps_and_signs(add)
     add_index(add)
     add_checksums(add)
+    add_kept_rows(add)
     return vectors
 
 
@@ -334,6 +336,60 @@ def add_checksums(add: Callable[..., None]) -> None:
     long = raw("w", "uint8", [70000], noise(70000, 256))
     last = raw("v", "uint8", [3000], noise(3000, 256, 2))
     add("crc32_of_two_pages", summed(long), summed(last))
+
+
+def add_kept_rows(add: Callable[..., None]) -> None:
+    """Tensors of which not all rows are stored (section 7.5, version 1.1)."""
+
+    def dense(n_rows: int, *rest: int, **options: Any) -> Parts:
+        count = n_rows
+        for extent in rest:
+            count *= extent
+        dtype, codebook = options.pop("dtype", "float32"), options.pop("codebook", True)
+        values = options.pop("values", None) or choose(PATTERNS[dtype], count)
+        return packed(dtype, values, shape=[n_rows, *rest], codebook=codebook, **options)
+
+    add("rows_dense_codebook", spread(dense(3, 4), [0, 1, 1, 0, 1]))
+    add("rows_dense_planes", spread(dense(3, 4, codebook=None), [1, 0, 1, 0, 1]))
+    zeros = [0, 1 << 30, 0, 7, 0, 0]
+    add("rows_dense_with_zeros", spread(dense(2, 3, values=zeros), [0, 1, 1]))
+    sparse = {"values": sparse_values([7, 1 << 30], 40), "gap_bits": 2}
+    add("rows_sparse_codebook", spread(dense(4, 10, **sparse), [1, 1, 0, 1, 1]))
+    sparse = {"values": sparse_values([7, 1 << 30], 40), "gap_bits": 2, "codebook": None}
+    add("rows_sparse_planes", spread(dense(4, 10, **sparse), [0, 0, 0, 1, 1, 1, 1]))
+    signs = {"values": values16()[:12], "gap_bits": 3, "signs": True, "dtype": "float16"}
+    add("rows_zero_signs", spread(dense(3, 4, **signs), [1, 0, 1, 1]))
+    add("rows_of_negative_zeros", spread(dense(2, 3, values=[1 << 31] * 6), [0, 1, 0, 1]))
+    add("rows_all_zero", spread(dense(2, 3, values=[0, 0, 0, 7, 7, 7]), [1, 0, 1]))
+    add("rows_without_kept_entries", spread(dense(2, 3, values=[0] * 6, gap_bits=2), [1, 0, 1]))
+    for dtype in PATTERNS:
+        add(f"rows_{dtype}", spread(dense(2, 5, dtype=dtype), [0, 1, 0, 1]))
+    for n in (2, 7, 8, 9, 16, 17):
+        add(f"rows_first_of_{n}", spread(dense(1, 3), [1] + [0] * (n - 1)))
+        add(f"rows_last_of_{n}", spread(dense(1, 3), [0] * (n - 1) + [1]))
+        add(
+            f"rows_all_but_one_of_{n}",
+            spread(dense(n - 1, 3), [1] * (n // 2) + [0] + [1] * ((n - 1) // 2)),
+        )
+    add("rows_of_one_dimension", spread(dense(5), [0, 1, 1, 0, 1, 0, 0, 0, 1, 1]))
+    add("rows_of_four_dimensions", spread(dense(2, 2, 1, 3), [1, 0, 0, 1]))
+    add("rows_of_width_1", spread(dense(4, 1), [1, 0, 1, 1, 1]))
+    some = [0, 1, 1, 0, 1, 1, 1, 1, 1, 1, 1, 1]
+    for name, options in {
+        "dense": {"values": choose([3, 9], 10000), "dtype": "uint16"},
+        "sparse": {"values": sparse_values([4, 5], 10000), "dtype": "uint8", "gap_bits": 3},
+        "planes": {"values": noise(10000, 40), "dtype": "uint8", "codebook": None},
+    }.items():
+        parts = dense(10, 1000, block_numel=4096, **options)
+        add(f"rows_blocks_{name}", spread(parts, some))
+    quarters = dense(10, 1000, values=choose([3, 9, 8], 10000), dtype="uint8")
+    add("rows_quarters", spread(quarters, some))
+    least = dense(1, 2**20, values=[7] * 2**20, dtype="uint8")
+    assert len(least.section()) == 6  # 7 with the bitmap, so there can be 7 * 2^20 entries
+    add("rows_as_few_bytes_as_can_be", spread(least, [0, 0, 0, 0, 0, 0, 1]))
+    add("rows_crc32", summed(spread(dense(3, 4), [0, 1, 1, 0, 1])))
+    tied = spread(dense(2, 2), [1, 0, 1])
+    add("rows_tied", tied, alias("v", "weight"), raw("w", "uint8", [2], [1, 2]))
 
 
 def deflated_tensors() -> list[Parts]:

@@ -176,6 +176,7 @@ class Parts:
 
     item: dict[str, Any]
     values: list[int] = field(default_factory=list)
+    bitmap: bytes = b""
     raw: bytes = b""
     codebook: list[int] = field(default_factory=list)
     codes: list[bytes] = field(default_factory=list)
@@ -191,7 +192,7 @@ class Parts:
         directory = [n if isinstance(n, bytes) else varint(n) for n in numbers]
         payload = [piece for block in self.payload for piece in block]
         codebook = little(self.codebook, ITEMSIZES[self.item["dtype"]])
-        return b"".join([self.raw, codebook, *self.codes, *directory, *payload])
+        return b"".join([self.bitmap, self.raw, codebook, *self.codes, *directory, *payload])
 
     def object(self) -> dict[str, Any]:
         """The object in the index."""
@@ -209,6 +210,24 @@ def summed(parts: Parts, crc_xor: int = 0) -> Parts:
     """The tensor with the CRC-32 of its section in its object (version 1.1)."""
     parts.changes["crc32"] = zlib.crc32(parts.section()) ^ crc_xor
     return parts
+
+
+def spread(parts: Parts, rows: list[int]) -> Parts:
+    """The tensor with rows of zeros between its own, where ``rows`` has a 0 (version 1.1)."""
+    n_kept, *rest = parts.item["shape"]
+    assert n_kept == sum(rows)
+    width = len(parts.values) // n_kept
+    kept = iter([parts.values[i : i + width] for i in range(0, len(parts.values), width)])
+    parts.values = [value for row in rows for value in (next(kept) if row else [0] * width)]
+    parts.item |= {"shape": [len(rows), *rest], "kept_rows": n_kept}
+    parts.bitmap = bitmap(rows)
+    return parts
+
+
+def bitmap(bits: list[int]) -> bytes:
+    """Bits from the least significant one of the first byte on."""
+    number = sum(bit << i for i, bit in enumerate(bits))
+    return number.to_bytes((len(bits) + 7) // 8, "little")
 
 
 def raw(name: str, dtype: str, shape: list[int], values: list[int]) -> Parts:
@@ -315,7 +334,7 @@ def packed(
 def file_of(tensors: Iterable[Parts], metadata: Any = None, **different: Any) -> bytes:
     """A file with the tensors, of the version that they need."""
     tensors = list(tensors)
-    is_1_1 = any("crc32" in tensor.object() for tensor in tensors)
+    is_1_1 = any({"crc32", "kept_rows"} & tensor.object().keys() for tensor in tensors)
     different = {"version": (1, int(is_1_1)), **different}
     index = {"metadata": metadata or {}, "tensors": [tensor.object() for tensor in tensors]}
     return build(b"".join(tensor.section() for tensor in tensors), canonical(index), **different)
