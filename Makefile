@@ -76,7 +76,7 @@ copy_python = find $(1) -type f ! -name '*.so' ! -name '*.stamp' -delete; \
 GCC ?= gcc
 library = $(shell $(GCC) -print-file-name=$(1))
 sanitized = cd build && PYTHONPATH=$(abspath $(ASAN)) \
-	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:verify_asan_link_order=0:quarantine_size_mb=16 \
+	ASAN_OPTIONS=detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:verify_asan_link_order=0:quarantine_size_mb=16 \
 	UBSAN_OPTIONS=halt_on_error=1:abort_on_error=1:print_stacktrace=1 \
 	LD_PRELOAD=$(abspath $(1)):$(call library,libasan.so):$(call library,libubsan.so):$(call library,libstdc++.so)
 
