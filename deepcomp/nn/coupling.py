@@ -11,6 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from ..arrays import check_is_dense
+from .owners import owners_of
 
 # What has one input and one output channel side; batch norm has one side, called "out".
 MIXING = (nn.Linear, _ConvNd, nn.Embedding)
@@ -293,11 +294,8 @@ def _tie_groups(bundles: _Bundles, name: str, module: nn.Module) -> None:
 
 
 def _forbid_tied(model: nn.Module, bundles: _Bundles) -> None:
-    owners: dict[int, list[str]] = {}
-    for name, module in model.named_modules():
-        for parameter in module.parameters(recurse=False):
-            owners.setdefault(id(parameter), []).append(name)
-    tied = {name: names for names in owners.values() if len(names) > 1 for name in names}
+    owners = owners_of(model).values()
+    tied = {name: names for names in owners if len(names) > 1 for name in names}
     for bundle in set(bundles.by_slot.values()):
         for slot in bundle.slots:
             if slot.layer in tied:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from ..patterns import matches
+from .owners import owners_of
 
 
 def choose(
@@ -78,10 +79,7 @@ def _checked(what: str, name: str, value: Any) -> int | float:
 
 def obstacles_of(model: nn.Module) -> dict[str, str]:
     """Return for each linear or conv layer why it cannot be factorized; empty if it can."""
-    owners: dict[int, list[str]] = {}
-    for name, module in model.named_modules():
-        for parameter in module._parameters.values():
-            owners.setdefault(id(parameter), []).append(name)
+    owners = owners_of(model)
     kinds = nn.Linear | nn.modules.conv._ConvNd
     return {
         name: _obstacle(name, module, owners)
