@@ -277,3 +277,19 @@ def test_windows_of_a_section_are_those_of_its_entries():
     expected = layouts.to_windows(tensor._entries(), found.kind)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.skipif(_kernels.ISA < 1, reason="there are no windows without AVX2")
+@pytest.mark.parametrize("zeros", [(0, 4000), (1000, 4096), (2500, 6000), (4000, 4097)])
+@pytest.mark.parametrize("density", [0.1, 0.3, 0.5])
+def test_a_section_whose_blocks_end_with_rows_of_zeros_becomes_the_same_windows(zeros, density):
+    weights = matrix(np.random.default_rng(3), (8192, 32), density, 31)
+    weights[slice(*zeros)] = 0
+    with mock.patch.multiple(encode, MAX_BLOCK_NUMEL=1 << 17, MAX_WHOLE_NUMEL=0):
+        tensor = compressed(weights)
+    assert tensor.record.layout == "sparse"
+    assert tensor.record.block_numel == 1 << 17
+    found = layouts.decode_windows(tensor._decoder)
+    expected = layouts.to_windows(tensor._entries(), found.kind)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)

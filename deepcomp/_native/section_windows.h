@@ -72,8 +72,10 @@ static inline int64_t dc_gaps_to_take(const dc_waiting *w, const int64_t *block,
     const int64_t two_groups_numel = two_groups * w->walk.n_columns;
     const int64_t per_two_groups = two_groups_numel * block[DC_BLOCK_GAPS] / block[DC_BLOCK_NUMEL];
     const int64_t n = per_two_groups ? DC_GAPS_A_PIECE / per_two_groups : DC_GAPS_A_PIECE;
-    const int64_t missing = (n > 1 ? n : 1) * two_groups_numel -
-                            (w->walk.row - w->row) * w->walk.n_columns - w->walk.column;
+    /* where a block ended with rows of zeros, more than two groups may wait, with nothing in them */
+    const int64_t n_rows = (w->walk.row - w->row) % two_groups;
+    const int64_t missing =
+        (n > 1 ? n : 1) * two_groups_numel - n_rows * w->walk.n_columns - w->walk.column;
     const int64_t n_gaps = missing * block[DC_BLOCK_GAPS] / block[DC_BLOCK_NUMEL];
     return n_gaps + n_gaps / 64 + 32;
 }
