@@ -75,7 +75,7 @@ def compress_checkpoint(
     shard_nbytes : int, default 5 GB
         A shard takes tensors, in order, up to so many bytes when they are dense, and one at least.
     task_numel : int, default 2**25
-        The most weights that a worker has in memory; larger tensors are cut (from 2**22 weights
+        The most weights that a worker has in memory; larger tensors are cut (from 2**24 weights
         on: smaller ones never are). A multiple of 2**20.
         A worker needs some 100 MB and about 3 bytes for each of them (of bfloat16).
     n_jobs : int, optional

@@ -32,7 +32,7 @@ MAX_CRC32 = (1 << 32) - 1
 MAX_DIMENSIONS = 32
 MAX_INTEGER = (1 << 63) - 1  # also of the bytes that an array can have
 GAP_BITS = range(2, 9)
-MAX_WHOLE_NUMEL = 1 << 22  # our own: up to so many entries a tensor is compressed in one piece
+MAX_WHOLE_NUMEL = 1 << 24  # our own: up to so many entries a tensor is compressed in one piece
 MAX_EMPTY_ROWS = 1 << 20  # our own: without entries they cost a file nothing
 _FOUR_BITSTREAMS_FROM = 4096  # symbols; section 6.2
 
