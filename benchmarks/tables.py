@@ -71,10 +71,14 @@ def crossovers(
 
 
 def _crossing(points: list[tuple[float, float]]) -> str:
-    densities, gains = map(np.array, zip(*points, strict=True))
+    densities, gains = map(np.array, zip(*sorted(points), strict=True))
     if gains.min() >= 1:
         return f"never up to {densities[-1]:.0f} %"
-    return f"{np.interp(0, -np.log(gains), densities):.0f} % kept"
+    last = int(np.argmax(gains < 1))  # the first density at which the rival is faster
+    if last == 0:
+        return f"at {densities[0]:.0f} % already"
+    pair = slice(last - 1, last + 1)
+    return f"{np.interp(0, -np.log(gains[pair]), densities[pair]):.0f} % kept"
 
 
 def updated(page: str, results: str) -> str:

@@ -5,6 +5,7 @@ which a `TensorDecoder` decodes; here its rows come to their places.
 """
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +32,6 @@ class RowsDecoder:
     ----------
     stored : TensorDecoder
         Of the tensor of the kept rows.
-    rows : ndarray of int64, shape (record.kept_rows,)
-        The numbers of the kept rows, rising.
     width : int
         Entries of a row.
 
@@ -51,10 +50,14 @@ class RowsDecoder:
         n = record.bitmap_nbytes
         bits = np.unpackbits(np.frombuffer(data[:n], np.uint8), bitorder="little")
         self._is_kept = bits[: record.shape[0]].view(np.bool_)
-        self.rows: Positions = np.flatnonzero(self._is_kept)
         self.width = record.numel // record.shape[0]
         head = None if head_nbytes is None else head_nbytes - n
         self.stored = TensorDecoder(record.stored, data[n:], head)
+
+    @cached_property
+    def rows(self) -> Positions:
+        """The numbers of the kept rows, rising; they take 64 times the memory of the bitmap."""
+        return np.flatnonzero(self._is_kept)
 
     @property
     def section(self) -> Section:
@@ -105,8 +108,11 @@ class RowsDecoder:
             is_kept = self._are_kept(first, min(first + MAX_BLOCK_NUMEL, self.record.numel))
             entries = np.zeros(is_kept.size, self.dtype)
             n_kept = int(np.count_nonzero(is_kept))
-            while rest.size < n_kept:
-                rest = np.concatenate((rest, next(stored)))
+            parts, n_missing = [rest], n_kept - rest.size
+            while n_missing > 0:
+                parts.append(next(stored))
+                n_missing -= parts[-1].size
+            rest = np.concatenate(parts)
             entries[is_kept], rest = rest[:n_kept], rest[n_kept:]
             yield entries
 

@@ -1,6 +1,7 @@
 """Rows of zeros are not stored where that is smaller, and every reader puts them back."""
 
 import io
+import tracemalloc
 from contextlib import nullcontext
 from dataclasses import replace
 from unittest import mock
@@ -198,6 +199,35 @@ def test_parts_of_a_tensor_are_as_small_as_blocks_where_many_rows_are_zero(rows)
     parts = list(tensor.decode_blocks())
     assert tensor.record.kept_rows == len(rows) and max(p.size for p in parts) <= MAX_BLOCK_NUMEL
     assert b"".join(p.tobytes() for p in parts) == weight.tobytes()
+
+
+def test_parts_of_many_small_blocks_are_put_together_once():
+    weight = Weight("w", "uint8", (1200, 1000), np.ones(1_200_000, np.uint8))
+    weight.patterns[-1000:] = 0
+    tensor, n_joined, join = encoded(weight), [], np.concatenate
+    assert len(tensor.parts().blocks) > 250
+
+    def counting(arrays):
+        n_joined.append(sum(a.size for a in arrays))
+        return join(arrays)
+
+    with mock.patch.object(np, "concatenate", counting):
+        assert sum(part.size for part in tensor.decode_blocks()) == 1_200_000
+    assert sum(n_joined) < 3 * 1_200_000
+
+
+def test_to_verify_a_tensor_takes_little_memory_for_a_row():
+    n_rows = 1 << 21
+    weight = Weight("w", "uint8", (n_rows, 1), np.ones(n_rows, np.uint8))
+    weight.patterns[-1] = 0
+    tensor = encoded(weight)
+    assert tensor.record.kept_rows == n_rows - 1
+    tracemalloc.start()
+    try:
+        tensor.verify()
+        assert tracemalloc.get_traced_memory()[1] < 4 * n_rows
+    finally:
+        tracemalloc.stop()
 
 
 def test_only_what_is_needed_of_the_file_is_read_for_some_rows(tmp_path):

@@ -59,3 +59,21 @@ def test_a_crossover_is_where_the_logarithm_of_the_gain_is_zero():
         "| int8 | 30 % kept |",
         "| bfloat16 | never up to 90 % |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([(10, 2), (50, 0.5)], "30 % kept"),
+        ([(10, 0.9), (50, 0.5)], "at 10 % already"),
+        ([(10, 2), (20, 0.5), (30, 1.5), (50, 0.9)], "15 % kept"),
+        ([(50, 0.5), (10, 2)], "30 % kept"),
+    ],
+)
+def test_the_first_crossover_is_told_whatever_comes_after_it(points, expected):
+    results = "## A by density\n" + "".join(
+        f"| {density} % kept, batch 1 | 2 us | int8: 4 us | {gain} |  |  |\n"
+        for density, gain in points
+    )
+    found = tables.crossovers(tables.ratios(results), rivals=("int8",), batches=(1,))
+    assert found == [f"| int8 | {expected} |"]
