@@ -4,9 +4,7 @@ import copy
 import math
 import os
 import warnings
-import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -24,7 +22,7 @@ from deepcomp import _kernels
 from deepcomp.nn import SparseConv2d, SparseLinear
 
 from . import onnx_runtime
-from .race import OURS, Action, once, race
+from .race import OURS, Action, once, race, race_two_threads
 from .report import Results
 
 DENSE, CSR, SCIPY, INT8, BF16 = "dense float32", "torch CSR", "SciPy CSR", "int8", "bfloat16"
@@ -277,28 +275,19 @@ def test_two_threads(all_cores: int, benchmark: BenchmarkFixture, results: Resul
         pytest.skip("needs two cores")
     _, sparse = sparse_linear((4096, 9216), 0.09)
     x = torch.randn(64, 9216)
-    halves = np.split(np.ones(1 << 26, np.uint8), 2)  # a control: do two threads gain anything?
 
     def with_threads(n: int) -> None:
         torch.set_num_threads(n)
         sparse(x)
         torch.set_num_threads(1)
 
-    with ThreadPoolExecutor(2) as pool:
-        rivals = {
-            "one thread": lambda: with_threads(1),
-            "control, one thread": lambda: list(map(zlib.crc32, halves)),
-            "control, two threads": lambda: list(pool.map(zlib.crc32, halves)),
-        }
-        seconds = race(benchmark, lambda: with_threads(2), rivals, rounds=45)
-    ms = {name: 1e3 * s for name, s in seconds.items()}
+    benchmark.pedantic(lambda: None, rounds=1)
+    found = race_two_threads(lambda: with_threads(1), lambda: with_threads(2))
     group = "Sparse layers with two threads"
-    rival = ("one thread", ms["one thread"])
     what = "AlexNet fc6, 9 % kept, batch 64, times faster"
-    results.add(group, what, ms[OURS], "ms", ">= 1.7", rival, rival[1] / ms[OURS])
-    rival = ("one thread", ms["control, one thread"])
-    figure, what = ms["control, two threads"], "control: CRC-32 on two threads, times faster"
-    results.add(group, what, figure, "ms", "", rival, rival[1] / figure)
+    rival = ("one thread", 1e3 * found.one)
+    results.add(group, what, 1e3 * found.two, "ms", ">= 1.7", rival, found.one / found.two)
+    found.add_control(results, group)
 
 
 CONVOLUTIONS = [(256, 256, 1, 28, 0.2), (64, 64, 3, 32, 0.15)]
