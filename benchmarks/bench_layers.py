@@ -402,7 +402,7 @@ def plot(batch: int, densities: tuple[float, ...], gains: dict[str, list[float]]
     axes.set(xlabel="density", ylabel="times as fast as", yscale="log")
     axes.set_title(f"FFN 3072x768, 5 bits, batch {batch}, one thread", fontsize="medium")
     axes.set_yticks([0.2, 0.5, 1, 2, 5, 10], ["0.2", "0.5", "1", "2", "5", "10"])
-    axes.legend(frameon=False)
+    axes.legend(framealpha=1, edgecolor="none")
     axes.spines[["top", "right"]].set_visible(False)
     folder = Path(os.environ.get("DEEPCOMP_PLOTS", Path(__file__).parent / "figures"))
     figure.savefig(folder / f"layers_batch_{batch}.png", dpi=110)
