@@ -2,8 +2,9 @@
 
 Makes a checkpoint with the shapes of a Llama-like model, and compresses it in every way, each in a
 process of its own whose memory is watched from outside. A script, not a part of `make bench`: it
-takes some ten minutes and 10 GB of disk. `--scale 0.1` is for trying; `--only dask ray` does these
-alone, with the checkpoint that an earlier call has made.
+takes some fifteen minutes and 10 GB of disk. `--scale 0.1` is for trying; `--only two dask` does
+these alone, with the checkpoint that an earlier call has made. The ways take turns, a few rounds of
+them, and the medians are compared: on a shared machine a second core comes and goes.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -37,9 +39,15 @@ KILLED = {"kills": "two", "dask-kills": "dask"}  # at moments in the time that t
 KILLS = 5
 Known = dict[str, Any]  # "digest" of the result, and "seconds" of each way
 
-
-_NANNY = "distributed.nanny.pre-spawn-environ"
-_PROFILE = "distributed.worker.profile.enabled"
+# As docs/large.md says. By default malloc gives each large array of a worker new pages, 100 times a
+# second a worker stops to note what it does, and all look at themselves some 50 times a second.
+DASK = {
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
 
 
 @contextlib.contextmanager
@@ -52,9 +60,7 @@ def backend(name: str, n_jobs: int) -> Iterator[None]:
             import dask
             from distributed import Client, LocalCluster
 
-            # As docs/large.md says. By default malloc gives each large array new pages, and 100
-            # times a second each worker stops to note what it does.
-            dask.config.set({f"{_NANNY}.MALLOC_TRIM_THRESHOLD_": None, _PROFILE: False})
+            dask.config.set(DASK)
             options = {"n_workers": n_jobs, "threads_per_worker": 1, "dashboard_address": None}
             stack.enter_context(Client(stack.enter_context(LocalCluster(**options))))
         if name == "ray":
@@ -108,7 +114,9 @@ def _watch(process: "subprocess.Popen[str]", peaks: dict[int, int]) -> None:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 status = Path(f"/proc/{pid}/status").read_text()
                 peaks[pid] = int(status.split("VmHWM:")[1].split()[0])
-        time.sleep(0.05)
+        time.sleep(
+            0.5
+        )  # of each process the most until now: looking more often takes a core's time
 
 
 def descendants(pid: int) -> list[int]:
@@ -198,31 +206,40 @@ def measure_opening(target: Path) -> None:
     print(f"open and read one tensor: {sorted(times)[4]:.1f} ms (median of 9 processes)")
 
 
-def measure(source: Path, target: Path, ways: list[str], numel: int, known: Known) -> None:
-    """Compress in each way; compare the bytes, and print the speed."""
+def measure(source: Path, target: Path, ways: list[str], rounds: int, known: Known) -> None:
+    """Compress in each way, in turns; compare the bytes. Keep the seconds and the peaks."""
+    known["seconds"] |= {way: [] for way in ways}
+    known["peaks"] |= {way: 0 for way in ways}
+    for i in range(rounds):
+        for way in ways if i % 2 == 0 else ways[::-1]:
+            seconds, peak = run(source, target, *WAYS[way])
+            known["seconds"][way].append(seconds)
+            known["peaks"][way] = max(known["peaks"][way], peak)
+            found = digest(target)
+            assert found == known.setdefault("digest", found), f"{way}: other bytes"
+
+
+def report(ways: list[str], numel: int, known: Known) -> None:
+    """Print the medians of the seconds, and what they are against other ways."""
+    medians = {way: median(seconds) for way, seconds in known["seconds"].items()}
     for way in ways:
-        name, n_jobs = WAYS[way]
-        seconds, peak = run(source, target, name, n_jobs)
-        known["seconds"][way] = seconds
-        found = digest(target)
-        if way == "one":  # all others are compared with this one
-            known["digest"] = found
-        assert found == known.setdefault("digest", found), f"{way}: other bytes"
-        ratios = [
-            f"{known['seconds'][other] / seconds:4.2f}x {other}"
+        ratios = "".join(
+            f", {medians[other] / medians[way]:4.2f}x {other}"
             for other in ("one", "two")
-            if other in known["seconds"] and other != way
-        ]
-        print(
-            f"{way:9} {n_jobs}: {seconds:6.1f} s, {numel / seconds / 1e6:5.1f} M parameters/s, "
-            f"at most {peak:5.0f} MB in a process{''.join(f', {r}' for r in ratios)}",
-            flush=True,
+            if other in medians and way not in ("one", other)
         )
-        nbytes = sum(path.stat().st_size for path in target.glob("model*"))
-        known["result"] = f"{nbytes:,} bytes, {2 * numel / nbytes:.2f}x smaller"
-        if way == ways[-1]:
-            print(known["result"])
-            measure_opening(target)
+        print(
+            f"{way:9} {WAYS[way][1]}: {medians[way]:6.1f} s, "
+            f"{numel / medians[way] / 1e6:5.1f} M parameters/s, "
+            f"at most {known['peaks'][way]:5.0f} MB in a process{ratios} "
+            f"(runs: {', '.join(f'{s:.1f}' for s in known['seconds'][way])})"
+        )
+
+
+def report_result(target: Path, numel: int) -> None:
+    nbytes = sum(path.stat().st_size for path in target.glob("model*"))
+    print(f"{nbytes:,} bytes, {2 * numel / nbytes:.2f}x smaller; the same in all runs")
+    measure_opening(target)
 
 
 def main() -> None:
@@ -240,6 +257,7 @@ def main() -> None:
         metavar="WAY",
         help=f"of {', '.join(everything)}; earlier calls are compared with",
     )
+    parser.add_argument("--rounds", type=int, default=3, help="of all ways; medians are printed")
     parser.add_argument("--once", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.once:
@@ -250,15 +268,17 @@ def main() -> None:
     numel = sum(int(np.prod(shape)) for shape in shapes(options.scale).values())
     print(f"{numel:,} parameters, {len(shapes(options.scale))} tensors", flush=True)
     notes = options.folder / f"known-{options.scale}.json"
-    known = json.loads(notes.read_text()) if notes.exists() else {"seconds": {}}
+    known = json.loads(notes.read_text()) if notes.exists() else {"seconds": {}, "peaks": {}}
     killed = [way for way in KILLED if way in options.only]
     ways = [way for way in WAYS if way in options.only]
     ways += [KILLED[k] for k in killed if KILLED[k] not in [*known["seconds"], *ways]]
-    measure(source, target, ways, numel, known)
+    measure(source, target, ways, options.rounds, known)
     notes.write_text(json.dumps(known))
+    report(ways, numel, known)
+    report_result(target, numel)
     for kill in killed:
         function = kill_runs if kill == "kills" else kill_dask_workers
-        function(source, target, known["seconds"][KILLED[kill]], known["digest"])
+        function(source, target, median(known["seconds"][KILLED[kill]]), known["digest"])
     shutil.rmtree(target, ignore_errors=True)
 
 

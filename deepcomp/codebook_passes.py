@@ -35,16 +35,16 @@ def codebook_passes(bits: int, dtype: str, numel: int) -> Passes[Patterns | None
         At most ``2**bits`` patterns, by rising value. None if there are no more distinct ones:
         they stay as they are.
     """
-    answers = yield Pass(_few_values)
+    is_counted = ITEMSIZE[dtype] == 2  # all patterns of 16 bits are counted at once
+    answers = yield Pass(_count_patterns if is_counted else _few_values)
     n_kept = sum(n for _, n in answers)
     few = _merge([counted for counted, _ in answers])
     if few is not None and few[0].size <= 1 << bits:
         return None
     n_values = min(1 << bits, MAX_CODEBOOK - (n_kept < numel))  # zero can be one of 256
-    if ITEMSIZE[dtype] == 2:
-        counted = _merge((yield Pass(_count_patterns)))
-        assert counted is not None
-        points, counts = sharing.points_of(*_by_value(counted, dtype), n_values)
+    if is_counted:
+        assert few is not None
+        points, counts = sharing.points_of(*_by_value(few, dtype), n_values)
     elif few is not None and few[0].size < MAX_CODEBOOK:
         points, counts = _by_value(few, dtype)
     elif n_kept <= sharing.MAX_SORTED:
@@ -97,13 +97,13 @@ def _few_values(patterns: Patterns, dtype: str) -> tuple[_Counted | None, int]:
     return (found, counts), n_kept
 
 
-def _count_patterns(patterns: Patterns, dtype: str) -> _Counted:
-    """Count the patterns of 16 bits other than zero."""
+def _count_patterns(patterns: Patterns, dtype: str) -> tuple[_Counted, int]:
+    """Count the patterns of 16 bits other than zero; return the number of kept ones as well."""
     counts = np.zeros(1 << 16, np.int64)
     _kernels.count_digits_into(patterns, 0xFFFF, 0, -1, counts)
     counts[0] = 0
     found = np.flatnonzero(counts)
-    return found.astype(np.uint16), counts[found]
+    return (found.astype(np.uint16), counts[found]), int(counts.sum())
 
 
 def _count_few_entries(patterns: Patterns, dtype: str) -> _Counted:

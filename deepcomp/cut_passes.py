@@ -18,7 +18,9 @@ Cut = tuple[int, int]  # the least magnitude that is kept, and how many of it go
 Sizes = Sequence[tuple[str, int]]  # dtype and number of entries of each part
 
 
-def cut_passes(what: str, number: float, parts: Sizes) -> Passes[list[Cut]]:
+def cut_passes(
+    what: str, number: float, parts: Sizes, names: Sequence[str] | None = None
+) -> Passes[list[Cut]]:
     """Find where to cut tensors that are counted together.
 
     Parameters
@@ -28,15 +30,27 @@ def cut_passes(what: str, number: float, parts: Sizes) -> Passes[list[Cut]]:
     parts : sequence of (str, int)
         Dtype and number of entries of each part of the tensors, in order. Parts of one tensor
         begin at multiples of 2**20 entries.
+    names : sequence of str, optional
+        The tensor of each part, if it is not known that all entries are finite.
 
     Returns
     -------
     list of (int, int)
         For each part the least magnitude pattern that is kept, and how many entries of this
         magnitude become zero as well, the last ones first: as `prune.keep_at_least` takes them.
+
+    Raises
+    ------
+    NotFiniteError
+        If there are `names`, and an entry of one of them is not finite.
     """
+    k = round(number * sum(numel for _, numel in parts)) if what == "sparsity" else 0
+    if k > 0:
+        return (yield from _sparsity_passes(k, parts, names))
+    if names is not None:
+        yield from check_finite_passes([(n, dtype) for n, (dtype, _) in zip(names, parts)])
     if what == "sparsity":
-        return (yield from _sparsity_passes(number, parts))
+        return [(0, 0) for _ in parts]
     if what == "std":
         number = yield from _deviation_passes(number, sum(numel for _, numel in parts))
     return [(prune.threshold_pattern(number, dtype), 0) for dtype, _ in parts]
@@ -58,27 +72,26 @@ def check_finite_passes(parts: Sequence[tuple[str, str]]) -> Passes[None]:
     """
     largest = yield Pass(_largest_magnitude)
     for (name, dtype), magnitude in zip(parts, largest, strict=True):
-        if magnitude >= prune.threshold_pattern(math.inf, dtype):
-            error = NotFiniteError(
-                f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared "
-                "(bits=None without pruning stores it exactly)"
-            )
-            error.tensor = name
-            raise error
+        _check_finite(name, magnitude, prune.threshold_pattern(math.inf, dtype))
 
 
-def _sparsity_passes(sparsity: float, parts: Sizes) -> Passes[list[Cut]]:
+def _check_finite(name: str, magnitude: int, infinity: int) -> None:
+    if magnitude >= infinity:
+        error = NotFiniteError(
+            f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared "
+            "(bits=None without pruning stores it exactly)"
+        )
+        error.tensor = name
+        raise error
+
+
+def _sparsity_passes(k: int, parts: Sizes, names: Sequence[str] | None) -> Passes[list[Cut]]:
     """Cut at the k-th magnitude of all parts; of equal magnitudes the last ones go first."""
-    k = round(sparsity * sum(numel for _, numel in parts))
-    if k == 0:
-        return [(0, 0) for _ in parts]
     dtypes = {dtype for dtype, _ in parts}
     common = dtypes.pop() if len(dtypes) == 1 else "float64"
-    magnitude = yield from _kth_magnitude_passes(k, common)
-    counts = yield Pass(_count_ties, (magnitude, common))
-    to_remove = k - sum(below for below, _ in counts)
+    magnitude, to_remove, equal = yield from _kth_magnitude_passes(k, common, names)
     cuts = []
-    for (dtype, _), (_, n_equal) in zip(reversed(parts), reversed(counts), strict=True):
+    for (dtype, _), n_equal in zip(reversed(parts), reversed(equal), strict=True):
         n_ties = min(n_equal, to_remove)
         to_remove -= n_ties
         own = magnitude
@@ -88,15 +101,33 @@ def _sparsity_passes(sparsity: float, parts: Sizes) -> Passes[list[Cut]]:
     return cuts[::-1]
 
 
-def _kth_magnitude_passes(k: int, dtype: str) -> Passes[int]:
-    """Find the pattern of the k-th smallest magnitude, 16 bits in each pass."""
-    prefix = -1
+def _kth_magnitude_passes(
+    k: int, dtype: str, names: Sequence[str] | None
+) -> Passes[tuple[int, int, list[int]]]:
+    """Find the k-th smallest magnitude, 16 bits in each pass.
+
+    Returns
+    -------
+    magnitude : int
+        Its pattern.
+    rank : int
+        How many entries of this magnitude are among the k smallest.
+    equal : list of int
+        How many of this magnitude each part has.
+    """
+    prefix, rank = -1, k
     for shift in range({"float64": 48, "float32": 16}.get(dtype, 0), -1, -16):
+        answers = yield Pass(_count_digits, (dtype, shift, prefix))
+        if prefix < 0 and names is not None:  # what is not finite begins with digits of its own
+            infinity = prune.threshold_pattern(math.inf, dtype) >> shift
+            for name, (digits, _) in zip(names, answers, strict=True):
+                _check_finite(name, int(digits.max(initial=0)), infinity)
         counts = np.zeros(1 << 16, np.int64)
-        for digits, n in (yield Pass(_count_digits, (dtype, shift, prefix))):
+        for digits, n in answers:
             counts[digits] += n
-        prefix, k = prune.next_digit(counts, prefix, k)
-    return prefix
+        prefix, rank = prune.next_digit(counts, prefix, rank)
+    last = prefix & 0xFFFF
+    return prefix, rank, [int(n[digits == last].sum()) for digits, n in answers]
 
 
 def _deviation_passes(multiple: float, n: int) -> Passes[float]:
@@ -127,11 +158,6 @@ def _count_digits(
         _kernels.count_digits_into(wide, mask, shift, prefix, counts)
     digits = np.flatnonzero(counts)
     return digits.astype(np.uint16), counts[digits]
-
-
-def _count_ties(patterns: Patterns, dtype: str, magnitude: int, common: str) -> tuple[int, int]:
-    counts = [prune.count_ties(_widen(c, dtype, common), magnitude) for c in prune.chunks(patterns)]
-    return sum(below for below, _ in counts), sum(equal for _, equal in counts)
 
 
 def _widen(patterns: Patterns, dtype: str, common: str) -> Patterns:

@@ -127,12 +127,12 @@ def compress_whole(tensor: Whole) -> Encoded:
     """Read, prune, share and encode a tensor."""
     extent = tensor.extent
     weight = Weight(extent.name, extent.dtype, tensor.shape, extent.read())
-    if tensor.bits is not None or tensor.rule is not None or tensor.cut is not None:
-        check_finite(weight)
     cut = tensor.cut
     if tensor.rule is not None:
-        passes = cut_passes(*tensor.rule, [(extent.dtype, extent.numel)])
+        passes = cut_passes(*tensor.rule, [(extent.dtype, extent.numel)], [extent.name])
         [cut] = drive(passes, over([(weight.patterns, extent.dtype)]))
+    elif cut is None and tensor.bits is not None:
+        check_finite(weight)
     return encode_weight(weight, cut, tensor.bits, in_place=True)
 
 

@@ -199,27 +199,6 @@ def keep_at_least(
     return out
 
 
-def count_ties(patterns: NDArray[np.unsignedinteger], pattern: int) -> tuple[int, int]:
-    """Count the entries below a magnitude pattern, and those equal to it.
-
-    Parameters
-    ----------
-    patterns : ndarray of uint16, uint32 or uint64, shape (n,)
-    pattern : int
-
-    Returns
-    -------
-    n_below, n_equal : int
-    """
-    mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
-    n_below = n_equal = 0
-    for part in small_chunks(patterns):
-        magnitudes = part & mask
-        n_below += int(np.count_nonzero(magnitudes < pattern))
-        n_equal += int(np.count_nonzero(magnitudes == pattern))
-    return n_below, n_equal
-
-
 def _check_aligned(patterns: NDArray[np.unsignedinteger]) -> None:
     if not patterns.flags.aligned:
         raise ValueError("patterns are not aligned")

@@ -32,7 +32,7 @@ T = TypeVar("T")
 _Asked = tuple[Pass, Sequence[Stage]]  # of each part, what was done to it before
 _Staged = Generator[_Asked, list[Any], T]
 _Prepared = tuple[Plan, list[Stage]]
-_N_PASSES = 7  # about as many as a large tensor takes, for the progress bar
+_N_PASSES = {1: 3, 2: 3, 4: 6, 8: 7}  # of a large tensor, by bytes of an entry: about so many
 _ENCODING = 0.3  # about so much of the work on it is done when they are over
 
 
@@ -118,8 +118,8 @@ def _common_cuts(workers: Workers, model: LargeModel, task_numel: int) -> dict[s
 
 
 def _group_passes(what: str, number: float, extents: list[Extent]) -> Passes[list[Cut]]:
-    yield from check_finite_passes([(e.name, e.dtype) for e in extents])
-    return (yield from cut_passes(what, number, [(e.dtype, e.numel) for e in extents]))
+    sizes, names = [(e.dtype, e.numel) for e in extents], [e.name for e in extents]
+    return (yield from cut_passes(what, number, sizes, names))
 
 
 def _drive(workers: Workers, passes: Passes[T], extents: list[Extent], most: int) -> T:
@@ -180,7 +180,7 @@ def _encode_large(
 
 
 def _evaluations(tensor: LargeTensor, asked: Pass, stages: Sequence[Stage]) -> list[Task]:
-    share = (1 - _ENCODING) / _N_PASSES
+    share = (1 - _ENCODING) / _N_PASSES[ITEMSIZE[tensor.dtype]]
     return [
         Task(_what(e), e.numel * share, evaluate, (asked, [(e, stage)]))
         for e, stage in zip(tensor.extents, stages, strict=True)
@@ -210,12 +210,12 @@ def _tensor_passes(tensor: LargeTensor, cuts: list[Cut] | None) -> _Staged[_Prep
     """Find out all that must be known of a tensor before its pieces can be encoded."""
     extents = tensor.extents
     stages = [Stage() for _ in extents]
-    if tensor.bits is not None or tensor.rule is not None:
+    if cuts is None and tensor.rule is not None:
+        sizes, names = [(e.dtype, e.numel) for e in extents], [tensor.name for _ in extents]
+        cuts = yield from _at(stages, cut_passes(*tensor.rule, sizes, names))
+    elif cuts is None and tensor.bits is not None:
         passes = check_finite_passes([(tensor.name, tensor.dtype) for _ in extents])
         yield from _at(stages, passes)
-    if cuts is None and tensor.rule is not None:
-        sizes = [(e.dtype, e.numel) for e in extents]
-        cuts = yield from _at(stages, cut_passes(*tensor.rule, sizes))
     if cuts is not None or tensor.bits is not None:
         stages = [Stage(cut) for cut in cuts or [(0, 0)] * len(extents)]
     if tensor.bits is not None:

@@ -14,7 +14,7 @@ from strategies import FLOAT_DTYPES, generators, to_patterns, weights
 
 from deepcomp import _kernels, codebook_passes, counts, encode, pipeline, prune, sharing
 from deepcomp.arrays import Source
-from deepcomp.cut_passes import cut_passes
+from deepcomp.cut_passes import NotFiniteError, cut_passes
 from deepcomp.encode import encode_part, encode_tensor, make_plan, record_of
 from deepcomp.passes import drive, over
 from deepcomp.records import MIN_BLOCK_NUMEL
@@ -114,6 +114,49 @@ def test_parts_of_many_tensors_are_cut_together_where_the_tensors_are(drawn, spa
         assert np.concatenate(pruned).tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize(
+    "rule", [("sparsity", 0.0), ("sparsity", 0.5), ("std", 1.0), ("threshold", 1.0)]
+)
+@pytest.mark.parametrize("bad", [np.nan, -np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "mixed"])
+def test_a_tensor_that_is_not_finite_is_named_before_it_is_cut(dtype, bad, rule):
+    names = ["whole", "broken", "broken"]
+    dtypes = ["float16", "float64", "float64"] if dtype == "mixed" else [dtype] * 3
+    values = np.array([[1.0, 2.0], [0.0, -3.0], [4.0, bad]])
+    parts = [(to_patterns(v, d), d) for v, d in zip(values, dtypes, strict=True)]
+    sizes = [(d, 2) for _, d in parts]
+    with pytest.raises(NotFiniteError, match="tensor 'broken' has NaN or infinite entries"):
+        drive(cut_passes(*rule, sizes, names), over(parts))
+    parts[-1][0][1] = 0
+    assert len(drive(cut_passes(*rule, sizes, names), over(parts))) == 3
+
+
+def n_passes(passes, part, dtype):
+    """Run passes over a part; return their result, and how many there were."""
+    asked = []
+
+    def evaluate(one):
+        asked.append(one)
+        return over([(part, dtype)])(one)
+
+    return drive(passes, evaluate), len(asked)
+
+
+@pytest.mark.parametrize(("dtype", "n"), [("bfloat16", 1), ("float16", 1), ("float32", 2)])
+def test_to_cut_at_a_fraction_and_to_check_takes_one_pass_for_each_16_bits(dtype, n):
+    part = to_patterns(np.arange(100.0), dtype)
+    [cut], found = n_passes(cut_passes("sparsity", 0.25, [(dtype, 100)], ["w"]), part, dtype)
+    assert found == n
+    assert prune.keep_at_least(part, *cut).nonzero()[0].tolist() == list(range(25, 100))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_codebook_of_16_bits_takes_one_pass(dtype):
+    part = to_patterns(np.linspace(-1, 1, 1000), dtype)
+    codebook, found = n_passes(codebook_passes.codebook_passes(5, dtype, 1000), part, dtype)
+    assert (codebook.size, found) == (32, 1)
+
+
 PASSES = """
 import resource, numpy as np
 from deepcomp import codebook_passes, counts, cut_passes, prune, sharing
@@ -124,8 +167,8 @@ codebook = np.array([0xBF80, 0x3F80], np.uint16)
 def pass_over():
     cut_passes._largest_magnitude(patterns, "bfloat16")
     cut_passes._count_digits(patterns, "bfloat16", "bfloat16", 0, -1)
-    cut_passes._count_ties(patterns, "bfloat16", 0x3F80, "bfloat16")
     prune.keep_at_least(patterns, 0x3F00, 100, out=patterns)
+    codebook_passes._count_patterns(patterns, "bfloat16")
     codebook_passes.put_codebook(patterns, "bfloat16", codebook)
     counts.count_entries(patterns, "bfloat16")
 pass_over()

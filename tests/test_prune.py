@@ -137,15 +137,6 @@ def test_ties_are_removed_from_the_end(drawn, data):
     assert (kept == np.where(is_kept, patterns, 0)).all()
 
 
-@given(float_weights(fewest=0), st.data())
-def test_count_ties_counts_those_below_and_those_equal(drawn, data):
-    dtype, patterns = drawn
-    sizes = magnitudes(patterns, dtype)
-    value = data.draw(st.sampled_from([0.0, 1.0, *sizes.tolist()]))
-    counts = prune.count_ties(patterns, prune.threshold_pattern(value, dtype))
-    assert counts == (np.count_nonzero(sizes < value), np.count_nonzero(sizes == value))
-
-
 @given(float_weights())
 def test_largest_magnitude_is_that_of_the_largest_entry(drawn):
     dtype, patterns = drawn
@@ -167,8 +158,6 @@ def test_arrays_of_several_chunks_are_handled_whole():
     sizes[[5, -2]] = 1
     assert [part.size for part in prune.chunks(patterns)] == [prune._CHUNK, 1000]
     assert prune.largest_magnitude(patterns) == prune.threshold_pattern(100.0, "float16")
-    n_equal = np.count_nonzero(sizes == 1)
-    assert prune.count_ties(patterns, one) == (np.count_nonzero(sizes < 1), n_equal)
     kept = prune.keep_at_least(patterns, one, n_ties_to_remove=1)
     expected = np.where(sizes >= 1, patterns, 0)
     expected[-2] = 0  # the last of the ties
