@@ -256,6 +256,8 @@ class Writer:
     path : str or os.PathLike
         Or a URL, as a string.
     metadata : mapping of str to str
+    durable : bool, default True
+        As of `Replacement`.
 
     Raises
     ------
@@ -263,13 +265,15 @@ class Writer:
         If the target cannot be replaced, or its folder is missing or not writable.
     """
 
-    def __init__(self, path: str | os.PathLike[str], metadata: dict[str, str]) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], metadata: dict[str, str], durable: bool = True
+    ) -> None:
         self._index = Index(metadata, {})
         self._checksums: list[int] = []
         self._crcs: dict[str, int] = {}  # of sections
         self._page_crc = self._offset = 0
         self._is_finished = False
-        self._file = replacement(path)
+        self._file = replacement(path, durable)
 
     def __enter__(self) -> "Writer":
         try:

@@ -105,6 +105,9 @@ class Replacement:
     ----------
     path : str or os.PathLike
         A link is followed, so that it goes on pointing to the file.
+    durable : bool, default True
+        Whether the bytes are on the disk before the file takes its place. Else it may be damaged
+        after a crash of the system, not of the process; for what is checked, and made again.
 
     Attributes
     ----------
@@ -120,8 +123,8 @@ class Replacement:
         missing or cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fsdecode(path)
+    def __init__(self, path: str | os.PathLike[str], durable: bool = True) -> None:
+        self.path, self._durable = os.fsdecode(path), durable
         status = _status(self.path)
         self._target = os.path.realpath(self.path)
         self._folder = os.path.dirname(self._target)
@@ -178,10 +181,13 @@ class Replacement:
             self._file.flush()
 
     def sync(self) -> None:
-        """Return when all bytes are on the disk."""
+        """Return when all bytes are on the disk, or handed over if they need not be durable."""
         with _naming(self.path):
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if self._durable:
+                os.fsync(self._file.fileno())
+            else:  # a network folder sends what it has kept back when a descriptor is closed
+                os.close(os.dup(self._file.fileno()))
 
     def forget(self) -> None:
         """Let the system forget what is on the disk, so that what is read comes from there."""
@@ -193,6 +199,8 @@ class Replacement:
         """Take the place of the target; call `sync` before."""
         with _naming(self.path):
             os.replace(self.temporary, self._target)
+        if not self._durable:
+            return
         with contextlib.suppress(OSError):  # not every system lets folders be synced
             descriptor = os.open(self._folder, os.O_RDONLY)
             try:

@@ -2,7 +2,8 @@
 
 A task gets a small message: where entries are, what to do, and the name of the file to write. It
 reads and writes by itself. A file that is there and whole is left alone, and appears only when it
-is whole, so that a task which runs twice does no harm.
+is whole, so that a task which runs twice does no harm. Parts need not be durable: one that a crash
+of the system has damaged is made again.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from .errors import DczError
 from .extents import Extent
 from .passes import Pass, drive, over
 from .pipeline import Encoded, check_finite, encode_weight
+from .places import remove_file
 from .plans import Plan
 from .records import ITEMSIZE, MAX_BLOCK_NUMEL, TensorRecord
 
@@ -118,7 +120,7 @@ def encode_wholes(path: str, tensors: Sequence[Whole]) -> None:
     """Compress tensors, one after the other, into a file."""
     if is_whole(path, [t.extent.name for t in tensors]):
         return
-    with Writer(path, {}) as writer:
+    with Writer(path, {}, durable=False) as writer:
         for tensor in tensors:
             writer.add(*compress_whole(tensor))
 
@@ -141,14 +143,35 @@ def encode_piece(path: str, extent: Extent, stage: Stage, plan: Plan) -> None:
     if is_whole(path, ["directory", "payload"]):
         return
     directory, payload = encode_part(_read(extent, stage), plan)
-    with Writer(path, {}) as writer:
+    with Writer(path, {}, durable=False) as writer:
         for name, parts in (("directory", [directory]), ("payload", payload)):
             nbytes = sum(map(len, parts))
             writer.add(TensorRecord(name, "uint8", (nbytes,), "raw", nbytes), parts)
 
 
-def assemble(path: str, contents: Sequence[str | Pieces]) -> None:
-    """Put a shard together: files of whole tensors, and tensors in pieces."""
+def assemble(path: str, names: Sequence[str], contents: Sequence[str | Pieces]) -> None:
+    """Put a shard together, and remove its parts.
+
+    Parameters
+    ----------
+    path : str
+    names : sequence of str
+        Of all its tensors.
+    contents : sequence of (str or Pieces)
+        Files of whole tensors, and tensors in pieces.
+    """
+    if not is_whole(path, names):
+        try:
+            _write_shard(path, contents)
+        except (DczError, OSError):
+            if not is_whole(path, names):  # else another worker, taken for lost, has done it
+                raise
+    for content in contents:
+        for part in [content] if isinstance(content, str) else content.paths:
+            remove_file(part)
+
+
+def _write_shard(path: str, contents: Sequence[str | Pieces]) -> None:
     with Writer(path, {}) as writer:
         for content in contents:
             if isinstance(content, str):

@@ -74,6 +74,15 @@ def remove_folder(folder: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def remove_file(path: str) -> None:
+    """Remove a file, as far as that is possible."""
+    with contextlib.suppress(OSError):
+        if is_url(path):
+            _call(path, lambda filesystem, at: filesystem.rm_file(at), "written")
+        else:
+            os.remove(path)
+
+
 def read_whole(path: str) -> bytes:
     """Read a small file."""
     if is_url(path):
@@ -127,9 +136,18 @@ def stamp(path: str) -> list[str | int]:
     return [os.path.basename(path), status.st_size, status.st_mtime_ns]
 
 
-def replacement(path: str | os.PathLike[str]) -> "files.Replacement | Upload":
-    """Open what takes the place of a file, or of a URL, when it is whole."""
-    return Upload(path) if isinstance(path, str) and is_url(path) else files.Replacement(path)
+def replacement(path: str | os.PathLike[str], durable: bool = True) -> "files.Replacement | Upload":
+    """Open what takes the place of a file, or of a URL, when it is whole.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+    durable : bool, default True
+        As of `files.Replacement`; what is behind a URL is as durable as its store makes it.
+    """
+    if isinstance(path, str) and is_url(path):
+        return Upload(path)
+    return files.Replacement(path, durable)
 
 
 class Upload:

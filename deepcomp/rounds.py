@@ -72,12 +72,12 @@ def run(
             else:
                 wholes.append(_whole_task(contents[-1][-1], batch, cuts))
     pieces = _encode_large(workers, wholes, large, cuts, paths)
-    workers.run(
-        [
-            Task(name_all(s.tensors), 0, assemble, (s.path, [pieces.get(c, c) for c in content]))
-            for s, content in zip(todo, contents, strict=True)
-        ]
-    )
+    workers.run([_assembly(s, [pieces.get(c, c) for c in cs]) for s, cs in zip(todo, contents)])
+
+
+def _assembly(shard: ShardFile, contents: list[str | Pieces]) -> Task:
+    arguments = (shard.path, [tensor.name for tensor in shard.tensors], contents)
+    return Task(name_all(shard.tensors), 0, assemble, arguments)
 
 
 class _Paths:

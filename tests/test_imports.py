@@ -96,7 +96,7 @@ ALLOWED = {
     "extents": ({"arrays", "decode", "places", "records", "urls"}, True),
     "part_tasks": (
         {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
-        | {"extents", "passes", "pipeline", "plans", "prune", "records"},
+        | {"extents", "passes", "pipeline", "places", "plans", "prune", "records"},
         False,
     ),
     "workers": ({"part_tasks"}, False),

@@ -252,6 +252,53 @@ def test_whole_shards_are_left_alone_and_damaged_ones_written_again(source, expe
     assert whole.stat().st_mtime_ns == before
 
 
+def test_a_shard_that_is_whole_takes_its_parts_away_at_once(source, expected, tmp_path):
+    target = tmp_path / "target"
+    assemble, left = part_tasks.assemble, []
+
+    def assemble_and_look(*arguments):
+        assemble(*arguments)
+        left.append(sorted(os.listdir(target / "parts")))
+
+    with mock.patch.object(rounds, "assemble", assemble_and_look):
+        compress(source, target)
+    assert [len(names) for names in left] == sorted({len(names) for names in left}, reverse=True)
+    assert left[-1] == []
+    assert contents(target) == expected
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_shard_that_another_worker_has_put_together_is_taken(source, expected, tmp_path, moment):
+    target = tmp_path / "target"
+    assemble, write = part_tasks.assemble, part_tasks._write_shard
+
+    def write_too_late(*arguments):  # the other one, thought to be lost, has removed the parts
+        write(*arguments)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), "part")
+
+    def assemble_twice(*arguments):
+        assemble(*arguments)
+        assemble(*arguments)
+
+    late = mock.patch.object(part_tasks, "_write_shard", write_too_late)
+    twice = mock.patch.object(rounds, "assemble", assemble_twice)
+    with late if moment == "before" else twice:
+        compress(source, target)
+    assert contents(target) == expected
+
+
+def test_a_shard_that_cannot_be_put_together_keeps_its_parts(source, expected, tmp_path):
+    target = tmp_path / "target"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "shard")
+    failing = mock.patch.object(part_tasks, "_write_shard", side_effect=full)
+    with failing, pytest.raises(OSError, match=r"tensors? 'embed.weight'.*: No space left"):
+        compress(source, target)
+    kept = times_in(target / "parts")
+    assert len(kept) > 4
+    compress(source, target)
+    assert contents(target) == expected
+
+
 @pytest.mark.parametrize(
     ("changed", "name"), [({"bits": 4}, "bits"), ({"shard_nbytes": 1 << 30}, "shard_nbytes")]
 )

@@ -148,6 +148,24 @@ def test_files_are_synced_before_the_rename_and_the_folder_after_it(tmp_path):
     assert calls == [("fsync", False), ("replace", False), ("fsync", True)]
 
 
+def test_a_file_that_need_not_be_durable_is_not_synced_but_what_is_told_at_its_end_is_heard(
+    tmp_path,
+):
+    no_sync = mock.patch.object(os, "fsync", side_effect=AssertionError("synced"))
+    with no_sync, Replacement(tmp_path / "part", durable=False) as file:
+        file.write(b"abc")
+    assert (tmp_path / "part").read_bytes() == b"abc"
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # a network folder says so when closed
+    file = Replacement(tmp_path / "part", durable=False)
+    file.write(b"longer")
+    telling = mock.patch.object(os, "close", side_effect=full)
+    with telling, pytest.raises(OSError, match=r"No space left on device: '.*part'"):
+        file.sync()
+    file.close()
+    assert (tmp_path / "part").read_bytes() == b"abc"
+    assert os.listdir(tmp_path) == ["part"]
+
+
 def test_temporary_files_of_living_saves_stay_and_those_of_dead_ones_go(tmp_path):
     path = tmp_path / "m.dcz"
     living, dead = Replacement(path), Replacement(tmp_path / "other.dcz")
