@@ -67,11 +67,9 @@ def backend(name: str, n_jobs: int) -> Iterator[None]:
             import ray
             from ray.util.joblib import register_ray
 
-            # workers do not inherit the path on which the package is
-            environment = {"env_vars": {"PYTHONPATH": os.environ.get("PYTHONPATH", "")}}
             options = {"include_dashboard": False, "log_to_driver": False}
             options["object_store_memory"] = 100_000_000  # tasks are small, and so are results
-            ray.init(num_cpus=n_jobs, runtime_env=environment, **options)
+            ray.init(num_cpus=n_jobs, **options)
             stack.callback(ray.shutdown)
             register_ray()
         stack.enter_context(joblib.parallel_config(backend=name, n_jobs=n_jobs))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass, replace
+from statistics import median
 from typing import Any
 
 from .large import TASK_NUMEL
@@ -15,7 +16,7 @@ from .records import ITEMSIZE
 
 _SAMPLE = 1 << 22  # entries of a tensor, from its middle
 _MAX_SAMPLES = 3  # of tensors with the same dtype and settings
-_PASSES = 1.6  # a tensor in pieces takes so many times as long: it is read again in each pass
+_PASSES = 1.25  # a tensor in pieces takes so many times as long: it is read again in each pass
 _BASE_NBYTES = 120_000_000  # of a process: Python, NumPy, tables
 _BYTES_A_BYTE = 2.0  # of memory, for each byte that a task reads; measured: 0.6 to 1.5
 
@@ -71,11 +72,11 @@ def estimate(path: str | os.PathLike[str], settings: tuple[Any, ...]) -> Estimat
     model = open_model(absolute(path), settings, TASK_NUMEL)
     nbytes = seconds = 0.0
     for kind in _kinds(model):
-        sampled, took, size = _measure(kind)
+        of_one, took = _measure(kind)
         numel = sum(t.numel for t in kind)
-        nbytes += size / max(sampled, 1) * numel
+        nbytes += of_one * numel
         pieces = sum(t.numel for t in kind if len(t.extents) > 1)
-        seconds += took / max(sampled, 1) * (numel + (_PASSES - 1) * pieces)
+        seconds += took * (numel + (_PASSES - 1) * pieces)
     largest = max((min(t.numel, TASK_NUMEL) * ITEMSIZE[t.dtype] for t in model.tensors), default=0)
     return Estimate(
         len(model.names),
@@ -96,17 +97,24 @@ def _kinds(model: LargeModel) -> list[list[LargeTensor]]:
     return list(kinds.values())
 
 
-def _measure(kind: list[LargeTensor]) -> tuple[int, float, int]:
-    """Compress samples of some tensors; return their entries, the seconds and the bytes."""
-    numel = nbytes = 0
+def _measure(kind: list[LargeTensor]) -> tuple[float, float]:
+    """Compress samples of some tensors; return the bytes and the seconds of an entry."""
     step = -(-len(kind) // _MAX_SAMPLES)
-    start = time.perf_counter()
-    for tensor in kind[step // 2 :: step]:
-        first = max(0, (tensor.numel - _SAMPLE) // 2)
-        last = min(first + _SAMPLE, tensor.numel)
-        extent = replace(tensor.extents[0], first=first, last=last)
-        shape = tensor.shape if last - first == tensor.numel else (last - first,)
-        whole = Whole(extent, shape, tensor.bits, tensor.rule, None)
+    wholes = [_sample(tensor) for tensor in kind[step // 2 :: step]]
+    compress_whole(wholes[0])  # what is only done once takes no part
+    numel = nbytes = 0
+    times = []
+    for whole in wholes:
+        start = time.perf_counter()
         record, _ = compress_whole(whole)
-        numel, nbytes = numel + last - first, nbytes + record.section_nbytes
-    return numel, time.perf_counter() - start, nbytes
+        times.append((time.perf_counter() - start) / max(whole.extent.numel, 1))
+        numel, nbytes = numel + whole.extent.numel, nbytes + record.section_nbytes
+    return nbytes / max(numel, 1), median(times)
+
+
+def _sample(tensor: LargeTensor) -> Whole:
+    first = max(0, (tensor.numel - _SAMPLE) // 2)
+    last = min(first + _SAMPLE, tensor.numel)
+    extent = replace(tensor.extents[0], first=first, last=last)
+    shape = tensor.shape if last - first == tensor.numel else (last - first,)
+    return Whole(extent, shape, tensor.bits, tensor.rule, None)
