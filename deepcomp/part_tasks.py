@@ -13,7 +13,7 @@ from typing import Any
 
 from . import prune
 from .codebook_passes import put_codebook
-from .container import Reader, Writer
+from .container import Reader
 from .counts import Counts, count_entries
 from .cut_passes import Cut, cut_passes
 from .decode import Patterns
@@ -25,6 +25,7 @@ from .pipeline import Encoded, check_finite, encode_weight
 from .places import remove_file
 from .plans import Plan
 from .records import ITEMSIZE, MAX_BLOCK_NUMEL, TensorRecord
+from .writer import Writer
 
 
 @dataclass(frozen=True)

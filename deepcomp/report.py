@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from .container import Reader, when_written
+from .container import Reader
 from .errors import DczError
 from .index import Index, least_version
 from .records import ITEMSIZE, TensorRecord
 from .sections import read_section
+from .writer import when_written
 
 if TYPE_CHECKING:
     from .model import CompressedModel

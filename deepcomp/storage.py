@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from .compression import encode_found
-from .container import Reader, Writer
+from .container import Reader
 from .errors import DczError
 from .model import CompressedModel
 from .readback import compare
@@ -17,6 +17,7 @@ from .records import TensorRecord
 from .shards import INDEX_NAME, Shards, index_in
 from .tensor import CompressedTensor
 from .urls import is_url, join, without_credentials
+from .writer import Writer
 
 if TYPE_CHECKING:
     import torch

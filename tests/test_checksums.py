@@ -14,14 +14,15 @@ from independent import dcz_decoder, writer
 from servers import serving
 
 import deepcomp
-from deepcomp import container, pages
+from deepcomp import pages
 from deepcomp.checksums import NBYTES_A_CHECKSUM, with_checksums
 from deepcomp.cli import inspect_main
-from deepcomp.container import HEAD, PAGE, Reader, Writer
+from deepcomp.container import HEAD, PAGE, Reader
 from deepcomp.index import Index, encode_index, least_version
 from deepcomp.ranges import TAIL_NBYTES
 from deepcomp.records import TensorRecord
 from deepcomp.report import make_report, report_model
+from deepcomp.writer import Writer
 
 
 def noise(n, seed=0):
@@ -166,7 +167,7 @@ def test_sizes_add_up_before_and_after_saving(path, tmp_path):
 def test_an_index_that_would_be_too_large_with_checksums_is_written_without(tmp_path, monkeypatch):
     tensors = {f"t{i}": noise(3000, i) for i in range(30)}
     plain = encode_index(Index({}, {name: raw(name, 3000) for name in tensors}))
-    monkeypatch.setattr(container, "MAX_INDEX_NBYTES", len(plain) + 100)
+    monkeypatch.setattr("deepcomp.writer.MAX_INDEX_NBYTES", len(plain) + 100)
     save_raw(tensors, tmp_path / "m.dcz")
     assert Reader(tmp_path / "m.dcz").version == (1, 0) and summed(tmp_path / "m.dcz") == []
     Reader(tmp_path / "m.dcz").check_all_pages()

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 import deepcomp
-from deepcomp.container import MAGIC, PAGE, Reader, Writer
+from deepcomp.container import MAGIC, PAGE, Reader
 from deepcomp.records import TensorRecord
+from deepcomp.writer import Writer
 
 
 def save_pages(path, n_pages):

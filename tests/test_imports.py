@@ -25,13 +25,14 @@ ALLOWED = {
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
     "checksums": ({"index", "pages", "records"}, False),
-    "container": (
-        {"checksums", "errors", "files", "records", "index", "pages", "places", "ranges"},
+    "container": ({"errors", "index", "pages", "ranges", "records"}, False),
+    "writer": (
+        {"checksums", "container", "errors", "files", "index", "pages", "places", "records"},
         False,
     ),
     "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
     "tables": (set(), False),
-    "report": ({"errors", "index", "records", "container", "sections"}, False),
+    "report": ({"errors", "index", "records", "container", "sections", "writer"}, False),
     "listing": ({"report", "tables"}, False),
     "notebook": ({"tables"}, False),
     "figures": ({"huffman", "kept_rows", "sections", "tensor", "values"}, True),
@@ -90,13 +91,13 @@ ALLOWED = {
     "compression": ({"model", "tensor"}, False),
     "storage": (
         {"compression", "container", "errors", "model", "readback", "records"}
-        | {"shards", "tensor", "urls"},
+        | {"shards", "tensor", "urls", "writer"},
         False,
     ),
     "extents": ({"arrays", "decode", "places", "records", "urls"}, True),
     "part_tasks": (
         {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
-        | {"extents", "passes", "pipeline", "places", "plans", "prune", "records"},
+        | {"extents", "passes", "pipeline", "places", "plans", "prune", "records", "writer"},
         False,
     ),
     "workers": ({"part_tasks"}, False),

@@ -18,10 +18,11 @@ from test_large import TASK, compress, contents, make_tensors, write_shards
 import deepcomp
 from deepcomp import _kernels, large_model
 from deepcomp.cli import main
-from deepcomp.container import Reader, Writer
+from deepcomp.container import Reader
 from deepcomp.importers import read_checkpoint
 from deepcomp.records import TensorRecord
 from deepcomp.urls import beside, join, without_credentials
+from deepcomp.writer import Writer
 
 pytestmark = pytest.mark.skipif(
     _kernels.build_info()["kernels"] != "native", reason="takes long with the twins"

@@ -111,14 +111,14 @@ def test_a_terminal_gets_no_binary_data(folder):
 
 SLOW_WRITER = """
 import os, signal, time
-from deepcomp import cli, container
+from deepcomp import cli, writer
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in jobs of the background
-def add(self, *arguments, add=container.Writer.add):
+def add(self, *arguments, add=writer.Writer.add):
     add(self, *arguments)
     self._file._file.flush()
     print(os.getpid(), flush=True)
     time.sleep(600)
-container.Writer.add = add
+writer.Writer.add = add
 cli.command()
 """
 

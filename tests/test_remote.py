@@ -20,11 +20,12 @@ from independent import FORMATS, writer
 from servers import SECRETS, serving
 
 import deepcomp
-from deepcomp.container import PAGE, Reader, Writer
+from deepcomp.container import PAGE, Reader
 from deepcomp.pages import unused_memory
 from deepcomp.ranges import TAIL_NBYTES
 from deepcomp.records import TensorRecord
 from deepcomp.urls import is_url, text_without_credentials, without_credentials
+from deepcomp.writer import Writer
 
 
 def noise(n, seed=0):

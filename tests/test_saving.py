@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import deepcomp
-from deepcomp import container, files
+from deepcomp import files, writer
 from deepcomp.files import Replacement
 
 IS_ROOT = os.geteuid() == 0
@@ -182,7 +182,7 @@ def test_temporary_files_of_living_saves_stay_and_those_of_dead_ones_go(tmp_path
 def test_a_save_of_another_process_goes_on_beside_this_one(tmp_path):
     script = """
         import sys, deepcomp
-        from deepcomp.container import Writer
+        from deepcomp.writer import Writer
         with Writer(sys.argv[1], {"by": "other"}):
             print("begun", flush=True)
             sys.stdin.read()
@@ -480,7 +480,7 @@ def test_verify_notices_each_kind_of_damage_between_memory_and_disk(old):
 def test_verify_notices_a_file_that_is_right_but_of_another_model(old):
     """The checksums are right: only the comparison can tell."""
     model = {"w": np.arange(1000, dtype=np.float32), "v": noise(0)}
-    write = container.Writer._write_checked
+    write = writer.Writer._write_checked
 
     def write_wrong(self, part):
         wrong = bytearray(part)
@@ -491,15 +491,15 @@ def test_verify_notices_a_file_that_is_right_but_of_another_model(old):
     message = r"m\.dcz: tensor 'v': read back other.*byte 77 of its (entries|section): expected"
     for saved in (model, deepcomp.compress(model, bits=None)):
         with (
-            mock.patch.object(container.Writer, "_write_checked", write_wrong),
+            mock.patch.object(writer.Writer, "_write_checked", write_wrong),
             pytest.raises(deepcomp.DczError, match=message),
         ):
             deepcomp.save(saved, old, verify=True)
-    encode_index = container.encode_index
+    encode_index = writer.encode_index
     wrong = [lambda index: encode_index(index).replace(b'"name":"w"', b'"name":"x"')]
     with (
         mock.patch.object(
-            container, "encode_index", lambda index: (wrong or [encode_index]).pop()(index)
+            writer, "encode_index", lambda index: (wrong or [encode_index]).pop()(index)
         ),
         pytest.raises(deepcomp.DczError, match=r"m\.dcz: the index that was read back is not"),
     ):

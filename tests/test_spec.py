@@ -10,6 +10,7 @@ from independent import FORMATS, dcz_decoder
 import deepcomp
 from deepcomp import container, records
 from deepcomp.container import Reader
+from deepcomp.index import encode_index
 
 SPEC = (FORMATS / "dcz.md").read_text("utf-8")
 EXAMPLE = SPEC.split("## 9.")[1].split("## 10.")[0]
@@ -64,7 +65,7 @@ def test_worked_example_shows_its_index(tmp_path, example):
     (tmp_path / "m.dcz").write_bytes(example)
     [shown] = re.findall(r'^\{"metadata".*?\}\]\}$', EXAMPLE, re.M | re.S)
     index = Reader(tmp_path / "m.dcz").index
-    assert container.encode_index(index).decode() == shown.replace("\n", "")
+    assert encode_index(index).decode() == shown.replace("\n", "")
     assert json.loads(shown)["tensors"][0]["nbytes"] == 20
 
 
