@@ -172,7 +172,7 @@ class Reader:
         trailer = self._file.read(self.nbytes - TRAILER.size, self.nbytes)
         self.data_end, self.index_nbytes, self._index_raw_nbytes, crc, end = TRAILER.unpack(trailer)
         if end != END_MAGIC:
-            raise self._error("cut off: the file does not end with a .dcz trailer")
+            raise self._error("cut off, or longer than it was: it does not end with a .dcz trailer")
         if self.data_end < HEAD.size or self.data_end > self.nbytes:
             raise self._error(f"data_end is {self.data_end} in a file of {self.nbytes} bytes")
         expected = self.data_end + 4 * self.n_pages + self.index_nbytes + TRAILER.size

@@ -166,6 +166,8 @@ def from_pretrained(
         If transformers is not installed: ``pip install 'deepcomp[transformers]'``.
     """
     transformers = _import_transformers()
+    from .nn.model import NOT_STRICT
+
     folder = Path(folder)
     _check_is_complete(folder)
     model_class, config = _read_config(folder / "config.json")
@@ -180,7 +182,8 @@ def from_pretrained(
     try:
         packed.restore(model, layers=layers, batch=batch, verbose=verbose)
     except RuntimeError as error:
-        raise RuntimeError(f"{folder / WEIGHTS_NAME}: {error}") from None
+        message = str(error).replace(f"; {NOT_STRICT}", "")  # there is no such argument here
+        raise RuntimeError(f"{folder / WEIGHTS_NAME}: {message}") from None
     if model.can_generate() and (folder / "generation_config.json").is_file():
         found = transformers.GenerationConfig.from_pretrained(str(folder), local_files_only=True)
         model.generation_config = found
@@ -190,7 +193,10 @@ def from_pretrained(
 def _check_is_complete(folder: Path) -> None:
     """Raise FileNotFoundError if the config or the weights are not there."""
     given, made = (shlex.quote(str(path)) for path in (folder, folder / WEIGHTS_NAME))
-    hints = {"config.json": "", WEIGHTS_NAME: f" (dcz compress {given} {made} makes it)"}
+    hints = {
+        "config.json": "",
+        WEIGHTS_NAME: f" (dcz compress {given} {made} --bits none makes it, exact)",
+    }
     for name, hint in hints.items():
         if not (folder / name).is_file():
             raise FileNotFoundError(

@@ -120,6 +120,8 @@ def compress_checkpoint(
 
     _check("shard_nbytes", shard_nbytes, 1)
     _check("task_numel", task_numel, MAX_BLOCK_NUMEL)
+    if n_jobs == 0:
+        raise ValueError("n_jobs is 0: expected a number of workers, or -1 for one a core")
     source, target = absolute(source), absolute(target)
     model = open_model(source, (bits, sparsity, threshold, std, scope), task_numel)
     job.begin(

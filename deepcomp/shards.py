@@ -257,14 +257,19 @@ class Shards:
 
     def _open(self, i: int) -> Reader:
         shard = self.index.shards[i]
-        reader = Reader(beside(self._path, shard.name))
+        of_shard = [name for name, j in self.index.shard_of.items() if j == i]
+        try:
+            reader = Reader(beside(self._path, shard.name))
+        except FileNotFoundError as error:
+            more = f" and {len(of_shard) - 1} more" if len(of_shard) > 1 else ""
+            what = f"{error.strerror}: it has {short(of_shard[0])}{more}, as {self.name} says"
+            raise FileNotFoundError(error.errno, what, error.filename) from None
         for what in ("nbytes", "crc32"):
             expected, found = getattr(shard, what), getattr(reader, what)
             if expected != found:
                 raise DczError(
                     f"{reader.name}: {what} is {found}: expected {expected}, as {self.name} says"
                 )
-        of_shard = [name for name, j in self.index.shard_of.items() if j == i]
         expected = {name: self.index.entries[name] for name in of_shard}
         if list(reader.index.entries.items()) != list(expected.items()):
             raise DczError(
@@ -293,8 +298,10 @@ def index_in(path: str) -> str | None:
         return None
     found = sorted(name for name in os.listdir(path) if name.endswith(INDEX_SUFFIX))
     if len(found) != 1:
+        files = [name for name in sorted(os.listdir(path)) if name.endswith(".dcz")]
         listed = ", ".join(found[:5]) or "none"
-        raise DczError(f"{path}: expected one *{INDEX_SUFFIX} in the folder, found {listed}")
+        hint = f" (there is {files[0]}: give the path of the file)" if files and not found else ""
+        raise DczError(f"{path}: expected one *{INDEX_SUFFIX} in the folder, found {listed}{hint}")
     return os.path.join(path, found[0])
 
 

@@ -82,6 +82,8 @@ def save(
     ...     path.stat().st_size < 64 * 64 * 8 / 40
     True
     """
+    if not isinstance(path, str | bytes | os.PathLike):
+        raise TypeError(f"expected a path after the model, not a {type(path).__name__}")
     if isinstance(path, str) and is_url(path):
         where = without_credentials(path)
         raise ValueError(f"{where}: cannot save to a URL: save to a file, and copy it there")
@@ -225,6 +227,14 @@ def _opened(file: str | os.PathLike[str] | BinaryIO) -> Reader | Shards:
     """Open a file, or a folder whose URL does not end with a slash."""
     try:
         return Reader(file)
+    except DczError as error:
+        path = file if isinstance(file, str | os.PathLike) else ""
+        if not os.fsdecode(path).lower().endswith(CHECKPOINTS):
+            raise
+        raise type(error)(
+            f"{error}; a checkpoint is read by deepcomp.importers.read_checkpoint, and its tensors "
+            "taken by deepcomp.compress (or by dcz compress)"
+        ) from None
     except (FileNotFoundError, IsADirectoryError):
         if isinstance(file, str) and is_url(file) and not file.endswith(".dcz"):
             with contextlib.suppress(FileNotFoundError):

@@ -12,6 +12,7 @@ import torch
 import deepcomp
 from deepcomp import importers
 from deepcomp.cli import main
+from deepcomp.exporters import write_checkpoint
 
 
 @pytest.fixture
@@ -351,6 +352,30 @@ def test_verify_says_a_line_for_each_file_and_goes_on_after_a_bad_one(dcz, folde
     assert lines[2:] == ["model.dcz: whole (5 tensors, 1 page)"]
     assert dcz("verify", "model.dcz") == (0, lines[2] + "\n", "")
     assert dcz("verify", "bad.dcz")[0] == 1
+
+
+def test_diff_says_where_only_the_signs_of_zeros_differ(dcz):
+    weights = np.zeros((20, 20), np.float32)
+    deepcomp.save({"w": weights}, "plus.dcz")
+    deepcomp.save({"w": -weights}, "minus.dcz")
+    _, out, _ = dcz("diff", "plus.dcz", "minus.dcz")
+    assert "values differ in 400 of 400 entries (the signs of zeros)" in out
+
+
+def test_python_is_told_how_to_read_a_checkpoint_too(folder):
+    for path in ("model.npz", folder / "model.npz"):
+        with pytest.raises(deepcomp.DczError, match=r"model\.npz: not a \.dcz.*read_checkpoint"):
+            deepcomp.load(path)
+    with pytest.raises(TypeError, match="expected a path after the model, not a dict"):
+        deepcomp.save("model.dcz", {})
+
+
+def test_files_that_have_no_index_are_told_how_to_have_one(folder):
+    (folder / "shards").mkdir()
+    for name in ("a", "b"):
+        write_checkpoint(deepcomp.load("model.dcz"), folder / "shards" / f"{name}.safetensors")
+    with pytest.raises(ValueError, match=r'write a model\.safetensors\.index\.json: {"weight_map"'):
+        importers.read_checkpoint(folder / "shards")
 
 
 @pytest.mark.parametrize("verb", ["inspect", "decompress", "diff", "report", "verify"])

@@ -267,6 +267,18 @@ def test_a_shard_that_is_whole_takes_its_parts_away_at_once(source, expected, tm
     assert contents(target) == expected
 
 
+def test_a_shard_that_is_gone_is_named_with_a_tensor_and_the_index(source, tmp_path):
+    compress(source, tmp_path / "target")
+    packed = deepcomp.load(tmp_path / "target")
+    (tmp_path / "target" / "model-00001-of-00003.dcz").unlink()
+    message = r"it has 'embed\.weight'.*, as .*json says: '.*-00001-of-00003.dcz'"
+    with pytest.raises(FileNotFoundError, match=message):
+        packed["embed.weight"].to_dense()
+    (tmp_path / "target" / "model.dcz.index.json").unlink()
+    with pytest.raises(deepcomp.DczError, match=r"found none \(there is model-00002-of-.*: give"):
+        deepcomp.load(tmp_path / "target")
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_shard_that_another_worker_has_put_together_is_taken(source, expected, tmp_path, moment):
     target = tmp_path / "target"
@@ -451,6 +463,7 @@ def test_a_missing_joblib_is_named_with_the_extra(source, tmp_path):
         ),
         ({"shard_nbytes": 0}, "shard_nbytes is 0"),
         ({"bits": 9}, "bits of 'embed.weight' is 9"),
+        ({"n_jobs": 0}, "n_jobs is 0: expected a number of workers"),
         ({"sparsity": {"nothing": 0.5}}, "matches no float tensor"),
     ],
 )
@@ -484,10 +497,12 @@ def test_dcz_compress_makes_shards_of_shards(source, expected, tmp_path, capsys)
 
 def test_dcz_compress_takes_jobs_for_shards_only(source, tmp_path, capsys):
     assert main(["compress", str(source), str(tmp_path / "one.dcz"), "--jobs", "2"]) == 2
-    assert "--jobs writes a folder: OUT must not be -" in capsys.readouterr().err
+    assert "--jobs is for a folder: OUT must not be -" in capsys.readouterr().err
     file = next(source.glob("*.safetensors")) if source.is_dir() else source
     assert main(["compress", str(file), str(tmp_path / "one"), "--jobs", "2"]) == 2
     assert "--jobs is for a folder of shards, not for one file" in capsys.readouterr().err
+    assert main(["compress", str(file), str(tmp_path / "one"), "--shard-size", "1MB"]) == 2
+    assert "--shard-size is for a folder of shards, not for one" in capsys.readouterr().err
     assert main(["compress", str(source), str(tmp_path / "one.dcz")]) == 0
     assert list(deepcomp.load(tmp_path / "one.dcz")) == list(SHAPES)
 

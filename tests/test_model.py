@@ -481,7 +481,54 @@ def test_a_wrapper_whose_prefix_is_all_that_differs_is_named():
             deepcomp.compress(plain).restore(wrapped)
         with pytest.raises(RuntimeError, match=f"names in the file begin with '{prefix}.'"):
             deepcomp.compress(wrapped).restore(plain)
-    with pytest.raises(RuntimeError, match="strict=False"):
-        deepcomp.compress(plain).restore(nn.DataParallel(nn.Linear(3, 2)))
+    with pytest.raises(
+        RuntimeError, match=r"begin with 'module\.', as those of DataParallel: resto"
+    ):
+        deepcomp.compress(nn.DataParallel(plain)).restore(compiled)
+    twice = nn.ModuleDict({"module": compiled})
+    with pytest.raises(RuntimeError, match=r"by DataParallel and torch\.compile: .*\._orig_mod$"):
+        deepcomp.compress(plain).restore(twice)
     with pytest.raises(TypeError, match=r"expected an nn\.Module to restore into, not a dict"):
         deepcomp.compress(plain).restore(dict(plain.state_dict()))
+
+
+def test_strict_is_named_where_leaving_it_helps_and_nothing_in_common_is_an_error():
+    packed = deepcomp.compress(nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2)))
+    with pytest.raises(RuntimeError, match=r"not in the model: 1\.\w+, .*; strict=False restores"):
+        packed.restore(nn.Sequential(nn.Linear(3, 2)))
+    other = nn.ModuleDict({"fc": nn.Linear(3, 2)})
+    with pytest.raises(RuntimeError) as caught:
+        packed.restore(other)
+    assert "strict" not in str(caught.value)
+    with pytest.raises(RuntimeError, match=r"no name of the file \(0\.weight, .* \(fc\.weight"):
+        packed.restore(other, strict=False)
+    assert not deepcomp.compress({}).restore(nn.Linear(3, 2), strict=False).unexpected_keys
+
+
+def tied_network():
+    model = nn.ModuleDict({"e": nn.Embedding(20, 8), "h": nn.Linear(8, 20, bias=False)})
+    model["h"].weight = model["e"].weight
+    return model
+
+
+def test_what_is_tied_in_the_model_may_have_one_name_in_the_file():
+    values = torch.arange(160.0).reshape(20, 8)
+    model = tied_network()
+    restored = deepcomp.compress({"e.weight": values}, bits=None).restore(model)
+    assert restored == ([], []) and (model["h"].weight == values).all()
+
+
+def test_what_is_tied_in_the_model_may_not_differ_in_the_file():
+    values = torch.arange(160.0).reshape(20, 8)
+    model = tied_network()
+    before = model["e"].weight.clone()
+    for other in (values + 1, values.double()):
+        packed = deepcomp.compress({"e.weight": values, "h.weight": other}, bits=None)
+        with pytest.raises(
+            RuntimeError, match=r"e\.weight and h\.weight are tied in the model, and"
+        ):
+            packed.restore(model)
+        assert (model["e"].weight == before).all()
+    packed = deepcomp.compress({"e.weight": values, "h.weight": values.clone()}, bits=None)
+    packed.restore(model)
+    assert (model["h"].weight == values).all()

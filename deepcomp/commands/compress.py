@@ -39,11 +39,15 @@ def run(options: argparse.Namespace) -> int:
     if is_url(options.output):
         where = display_name(options.output)
         raise CommandError(f"{where}: behind a URL a folder is written, so no name with .dcz")
-    if options.jobs is not None:
-        if _is_sharded(options.input):
-            raise CommandError("--jobs writes a folder: OUT must not be -, nor end with .dcz")
-        where = display_name(options.input)
-        raise CommandError(f"{where}: --jobs is for a folder of shards, not for one file")
+    for name in ("jobs", "shard_size"):
+        if getattr(options, name) is not None:
+            option = f"--{name.replace('_', '-')}"
+            if _is_sharded(options.input):
+                raise CommandError(
+                    f"{option} is for a folder: OUT must not be -, nor end with .dcz"
+                )
+            where = display_name(options.input)
+            raise CommandError(f"{where}: {option} is for a folder of shards, not for one file")
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
         refuse_own_input(source, target)

@@ -156,6 +156,7 @@ def _phrases(found: dict[str, Any]) -> list[str]:
     if "values" in found:
         n, largest = found["values"].values()
         by = "" if largest is None else f", by {largest:.3g} at most"
+        by = " (the signs of zeros)" if largest == 0 else by
         phrases.append(f"values differ in {n:,} of {found['n_entries']:,} entries{by}")
     return phrases
 

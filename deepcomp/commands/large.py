@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def run_large(options: argparse.Namespace) -> int:
     """Compress, and print how small it is."""
-    from ..large import compress_checkpoint
+    from ..large import SHARD_NBYTES, compress_checkpoint
 
     refuse_own_input(options.input, options.output)
     if os.path.isfile(options.output):
@@ -30,7 +30,7 @@ def run_large(options: argparse.Namespace) -> int:
         packed = compress_checkpoint(
             options.input,
             options.output,
-            shard_nbytes=options.shard_size,
+            shard_nbytes=options.shard_size or SHARD_NBYTES,
             n_jobs=options.jobs,
             **settings,
         )

@@ -61,7 +61,6 @@ def add_large(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--shard-size",
         type=settings.nbytes,
-        default=5_000_000_000,
         metavar="BYTES",
         help="for a folder of shards: what a shard of OUT holds at most, when dense (default: 5GB)",
     )

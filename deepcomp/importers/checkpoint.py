@@ -147,9 +147,15 @@ def _model_in(folder: str) -> str:
     found: list[str] = next(filter(None, kinds), [])
     if len(found) != 1:
         listed = ", ".join(found[:5]) or "neither"
+        hint = ": give the path of the file" if found else ""
+        if len(found) > 1 and found[0].endswith(".safetensors"):
+            hint += (
+                f", or, if together they are one model, write a model{safetensors.INDEX_SUFFIX}: "
+                '{"weight_map": {TENSOR: FILE, ...}}'
+            )
         raise ValueError(
             f"{folder}: expected one *{safetensors.INDEX_SUFFIX}, one .safetensors file or one "
-            f"{pytorch.FILE_NAME} in the folder, found {listed}: give the path of the file"
+            f"{pytorch.FILE_NAME} in the folder, found {listed}{hint}"
         )
     return os.path.join(folder, found[0])
 

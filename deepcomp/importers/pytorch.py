@@ -100,7 +100,7 @@ def _reason(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     whole = re.search(r"nsupported (?:global: )?GLOBAL (\S+)", str(error))
     if whole:
-        return f"a pickled {whole[1]} (save model.state_dict(), not the model)"
+        return f"a pickled {whole[1]} (save model.state_dict() by itself)"
     if "TorchScript" in str(error):
         return "a TorchScript archive (save the state_dict() of what torch.jit.load returns)"
     telling = [line for line in lines if "nsupported" in line] or lines or [type(error).__name__]

@@ -205,7 +205,8 @@ def _entry(name: str, entry: Any, nbytes: int) -> tuple[str, tuple[int, ...], in
     if len(offsets) != 2 or not offsets[0] <= offsets[1] <= nbytes:
         found = reprlib.repr(offsets)
         raise ValueError(
-            f"{where}: data_offsets are {found}: expected a range within 0 .. {nbytes}"
+            f"{where}: data_offsets are {found}: expected a range within 0 .. {nbytes}, the bytes "
+            "behind the header (is the file cut off?)"
         )
     check_shape(name, DTYPES[dtype], tuple(shape))  # before a product that could take minutes
     expected_nbytes = prod(shape) * ITEMSIZE[DTYPES[dtype]]

@@ -1,6 +1,6 @@
 """Which layers of a model compute from the compressed form, and why."""
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import torch
 
@@ -153,6 +153,17 @@ def replace_layers(
         if c.is_sparse
     }
     replace_modules(model, new)
+    for module in model.modules() if new else ():
+        if callable(getattr(module, "save_pretrained", None)):
+            module.save_pretrained = _refuse_to_save
+
+
+def _refuse_to_save(*args: object, **kwargs: object) -> NoReturn:
+    """Stand in for what transformers saves a model with: it would leave half of a layer out."""
+    raise ValueError(
+        "this model has layers that compute from the compressed form, which safetensors cannot "
+        "hold: save the model that layers='dense' gives, or the CompressedModel it came from"
+    )
 
 
 def _sparse_layer(tensor: "CompressedTensor", old: torch.nn.Module) -> SparseLayer:

@@ -1,5 +1,6 @@
 """Put compressed weights into modules."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -11,9 +12,11 @@ from .resize import Resizing, apply_plan, plan_resizing
 
 if TYPE_CHECKING:
     from ..model import CompressedModel
+    from ..tensor import CompressedTensor
 
 
 _WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile"}
+NOT_STRICT = "strict=False restores the others"
 
 
 class _Names(NamedTuple):
@@ -67,7 +70,7 @@ def restore(
         targets, masks = _targets(model)
     _write(packed, targets, masks, {f"{c.layer}.weight" for c in choices if c.is_sparse})
     _multiply(model, targets, masks)
-    missing = [name for name in targets if name not in packed]
+    missing = _missing(packed, targets)
     unexpected = [name for name in packed if name not in targets]
     replace_layers(packed, model, choices)
     restored = Restored(missing, unexpected)
@@ -85,6 +88,31 @@ def _targets(model: torch.nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
     for name in folded:
         targets[name] = targets.pop(f"{name}_orig")
     return targets, {name: targets.pop(f"{name}_mask") for name in folded}
+
+
+def _missing(packed: "CompressedModel", targets: dict[str, Any]) -> list[str]:
+    """List what the file does not give, not even under the name of a tensor that is tied to it."""
+    given = {id(target) for name, target in targets.items() if name in packed}
+    return [n for n, target in targets.items() if n not in packed and id(target) not in given]
+
+
+def _tied_apart(packed: "CompressedModel", targets: dict[str, Any]) -> list[str]:
+    """Find names that are one tensor in the model, and in the file two that differ."""
+    problems = []
+    first_names: dict[int, str] = {}
+    for name in packed:
+        if name not in targets:
+            continue
+        first = first_names.setdefault(id(targets[name]), name)
+        if packed[first].name != packed[name].name and not _are_equal(packed[first], packed[name]):
+            problems.append(f"{first} and {name} are tied in the model, and differ in the file")
+    return problems
+
+
+def _are_equal(a: "CompressedTensor", b: "CompressedTensor") -> bool:
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return bool((a.decode_patterns() == b.decode_patterns()).all())
 
 
 def _write(
@@ -131,22 +159,43 @@ def _listed(names: list[str]) -> str:
 
 
 def _prefix_hint(packed: "CompressedModel", targets: dict[str, Any]) -> str:
-    """Say that the names differ by what a wrapper puts before them, or by low rank, if so."""
-    for prefix, wrapper in _WRAPPERS.items():
-        if targets.keys() == {prefix + name for name in packed}:
-            inner = prefix.removesuffix(".")
-            return f"the model is wrapped by {wrapper}: restore into model.{inner}"
-        if packed.keys() == {prefix + name for name in targets}:
-            return (
-                f"the names in the file begin with {prefix!r}, as those of {wrapper}: "
-                "save what it wraps"
+    """Say that the names differ by what wrappers put before them, or by low rank, if so."""
+    of_file, of_model = _wrapping(packed), _wrapping(targets)
+    bare = {name.removeprefix(of_file) for name in packed}
+    if of_file != of_model and bare == {name.removeprefix(of_model) for name in targets}:
+        hints = []
+        if of_model:
+            hints.append(
+                f"the model is wrapped by {_wrappers(of_model)}: "
+                f"restore into model.{of_model.removesuffix('.')}"
             )
+        if of_file:
+            hints.append(
+                f"the names in the file begin with {of_file!r}, as those of {_wrappers(of_file)}: "
+                "restore into a model that is wrapped so, or save what it wraps"
+            )
+        return "; ".join(hints)
     if any(name.endswith(".factors.0.weight") and name not in targets for name in packed):
         return (
             "the file has layers of low rank: deepcomp.nn.lowrank.factorize_like(model, packed) "
             "makes them in the model"
         )
     return ""
+
+
+def _wrapping(names: Iterable[str]) -> str:
+    """Return what wrappers have put before all names."""
+    names, found = list(names), ""
+    while names:
+        prefix = next((p for p in _WRAPPERS if all(n.startswith(found + p) for n in names)), "")
+        if not prefix:
+            break
+        found += prefix
+    return found
+
+
+def _wrappers(prefix: str) -> str:
+    return " and ".join(_WRAPPERS[f"{part}."] for part in prefix.split(".")[:-1])
 
 
 def _layer_hint(packed: "CompressedModel", targets: dict[str, Any]) -> str:
@@ -211,14 +260,19 @@ def _check(
     hint = _layer_hint(packed, targets) or _prefix_hint(packed, targets)
     if strict:
         # a counter that old checkpoints lack, and that load_state_dict does not ask for either
-        missing = [n for n in targets if n not in packed and not n.endswith("num_batches_tracked")]
+        missing = [n for n in _missing(packed, targets) if not n.endswith("num_batches_tracked")]
         unexpected = [name for name in packed if name not in targets]
         if missing:
             problems.append(f"missing in the file: {_listed(missing)}")
         if unexpected:
             problems.append(f"not in the model: {_listed(unexpected)}")
-        if problems and not hint:
-            problems.append("strict=False restores the others")
+        if problems and not hint and any(name in targets for name in packed):
+            problems.append(NOT_STRICT)
+    elif packed and targets and not any(name in targets for name in packed):
+        problems.append(
+            f"no name of the file ({_listed(list(packed))}) is in the model "
+            f"({_listed(list(targets))})"
+        )
     differing = []
     for name, target in targets.items():
         if not isinstance(target, torch.Tensor):
@@ -230,7 +284,7 @@ def _check(
     for name in differing:
         expected, found = list(targets[name].shape), list(packed[name].shape)
         problems.append(f"{name}: expected shape {expected}, found {found}")
-    problems += reasons
+    problems += reasons if problems else [*reasons, *_tied_apart(packed, targets)]
     if problems:
         problems += [hint] if hint else []
         raise RuntimeError(f"cannot restore {type(model).__name__}: {'; '.join(problems)}")
