@@ -182,8 +182,8 @@ def from_pretrained(
     try:
         packed.restore(model, layers=layers, batch=batch, verbose=verbose)
     except RuntimeError as error:
-        message = str(error).replace(f"; {NOT_STRICT}", "")  # there is no such argument here
-        raise RuntimeError(f"{folder / WEIGHTS_NAME}: {message}") from None
+        # there is no such argument here
+        raise RuntimeError(str(error).replace(f"; {NOT_STRICT}", "")) from None
     if model.can_generate() and (folder / "generation_config.json").is_file():
         found = transformers.GenerationConfig.from_pretrained(str(folder), local_files_only=True)
         model.generation_config = found

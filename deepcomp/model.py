@@ -103,6 +103,9 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         if not patterns:
             raise ValueError("expected a pattern")
         for pattern in patterns:
+            if not isinstance(pattern, str):
+                raise TypeError(f"a pattern is {pattern!r}: expected texts, one after the other")
+        for pattern in patterns:
             if not any(matches(name, pattern) for name in self):
                 raise ValueError(f"the pattern {pattern!r} matches no tensor")
         entries: dict[str, CompressedTensor | str] = {}

@@ -37,6 +37,8 @@ class CompressedTensor:
     ----------
     record : TensorRecord
         Its description in the index of the file.
+    origin : str
+        The name of the file, for messages; empty if it is of none.
     """
 
     def __init__(
@@ -44,7 +46,7 @@ class CompressedTensor:
     ) -> None:
         self.record = record
         self._fetch = fetch  # as Reader.section: with two offsets, only what is between them counts
-        self._origin = origin
+        self.origin = origin
         self._made: AnyDecoder | None = None
 
     @property
@@ -162,13 +164,13 @@ class CompressedTensor:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the encoded bytes; a copy does not need the file."""
         fetch = partial(view, bytes(self.section()))
-        return CompressedTensor, (self.record, fetch, self._origin)
+        return CompressedTensor, (self.record, fetch, self.origin)
 
     def under(self, name: str) -> CompressedTensor:
         """Return the same tensor under another name, or itself if it has that name."""
         if name == self.name:
             return self
-        return CompressedTensor(replace(self.record, name=name), self._fetch, self._origin)
+        return CompressedTensor(replace(self.record, name=name), self._fetch, self.origin)
 
     @cached_property
     def _matrix(self) -> Any:
@@ -191,7 +193,7 @@ class CompressedTensor:
         except DczError as error:
             if repr(self.name) in str(error):
                 raise
-            where = f"{self._origin}: " if self._origin else ""
+            where = f"{self.origin}: " if self.origin else ""
             raise DczError(f"{where}tensor {self.name!r}: {error}") from None
 
     def decode_patterns(self, out: Patterns | None = None, n_threads: int = 1) -> Patterns:

@@ -436,6 +436,8 @@ def test_select_ties_what_is_left_of_tied_names_to_the_first_of_them():
 
 def test_a_pattern_that_selects_nothing_is_an_error_that_names_it():
     packed = deepcomp.compress(tied_model())
+    with pytest.raises(TypeError, match=r"a pattern is \['encoder\.\*'\]: expected texts"):
+        packed.select(["encoder.*"])
     for patterns in (["decoder.*"], ["encoder.*", "decoder.*"]):
         with pytest.raises(ValueError, match=r"the pattern 'decoder\.\*' matches no tensor"):
             packed.select(*patterns)
@@ -490,6 +492,16 @@ def test_a_wrapper_whose_prefix_is_all_that_differs_is_named():
         deepcomp.compress(plain).restore(twice)
     with pytest.raises(TypeError, match=r"expected an nn\.Module to restore into, not a dict"):
         deepcomp.compress(plain).restore(dict(plain.state_dict()))
+
+
+def test_what_cannot_be_restored_names_the_file(tmp_path):
+    deepcomp.save(nn.Sequential(nn.Linear(3, 2)), tmp_path / "m.dcz")
+    with pytest.raises(
+        RuntimeError, match=r"m\.dcz: cannot restore Sequential: 0\.weight: expected"
+    ):
+        deepcomp.load(tmp_path / "m.dcz").restore(nn.Sequential(nn.Linear(4, 2)))
+    with pytest.raises(RuntimeError, match=r"^cannot restore Sequential: "):
+        deepcomp.compress(nn.Sequential(nn.Linear(3, 2))).restore(nn.Sequential(nn.Linear(4, 2)))
 
 
 def test_strict_is_named_where_leaving_it_helps_and_nothing_in_common_is_an_error():

@@ -242,7 +242,7 @@ def _check_memory(
     if lost:
         verb = "is" if len(lost) == 1 else "are"
         raise RuntimeError(
-            f"cannot restore {type(model).__name__}: {_listed(lost)} {verb} on the meta device: "
+            f"{_cannot(packed, model)}: {_listed(lost)} {verb} on the meta device: "
             "expected tensors with memory: call model.to_empty(device='cpu') first"
         )
 
@@ -287,4 +287,9 @@ def _check(
     problems += reasons if problems else [*reasons, *_tied_apart(packed, targets)]
     if problems:
         problems += [hint] if hint else []
-        raise RuntimeError(f"cannot restore {type(model).__name__}: {'; '.join(problems)}")
+        raise RuntimeError(f"{_cannot(packed, model)}: {'; '.join(problems)}")
+
+
+def _cannot(packed: "CompressedModel", model: torch.nn.Module) -> str:
+    origin = next((tensor.origin for tensor in packed.values()), "")
+    return f"{origin}{': ' if origin else ''}cannot restore {type(model).__name__}"
