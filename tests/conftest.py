@@ -24,9 +24,10 @@ settings.register_profile("fast", max_examples=40, derandomize=True, **_common)
 settings.register_profile("thorough", max_examples=1000, print_blob=True, **_common)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
-# files, pages, commands and threads: what is computed is compared elsewhere
-_FILES = "budget", "checksums", "commands", "concurrency", "page", "plot", "process", "remote"
-NOT_WITH_TWINS = {f"test_{name}.py" for name in _FILES}
+# files, pages, commands, threads and whole programs: what is computed is compared elsewhere
+_FILES = "budget", "checksums", "commands", "concurrency", "docs", "examples", "hf", "page"
+_MORE = "plot", "process", "pruner", "remote", "saving"
+NOT_WITH_TWINS = {f"test_{name}.py" for name in (*_FILES, *_MORE)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
