@@ -37,7 +37,7 @@ WAYS = {
 }
 KILLED = {"kills": "two", "dask-kills": "dask"}  # at moments in the time that this way takes
 KILLS = 5
-Known = dict[str, Any]  # "digest" of the result, and "seconds" of each way
+Known = dict[str, Any]  # "digest" of the result; "seconds" and "peaks" of each way
 
 # As docs/large.md says. By default malloc gives each large array of a worker new pages, 100 times a
 # second a worker stops to note what it does, and all look at themselves some 50 times a second.
@@ -112,9 +112,7 @@ def _watch(process: "subprocess.Popen[str]", peaks: dict[int, int]) -> None:
             with contextlib.suppress(OSError, ValueError, IndexError):
                 status = Path(f"/proc/{pid}/status").read_text()
                 peaks[pid] = int(status.split("VmHWM:")[1].split()[0])
-        time.sleep(
-            0.5
-        )  # of each process the most until now: looking more often takes a core's time
+        time.sleep(0.5)  # VmHWM is the most until now, and to look more often slows all down
 
 
 def descendants(pid: int) -> list[int]:
@@ -206,6 +204,8 @@ def measure_opening(target: Path) -> None:
 
 def measure(source: Path, target: Path, ways: list[str], rounds: int, known: Known) -> None:
     """Compress in each way, in turns; compare the bytes. Keep the seconds and the peaks."""
+    if "one" in ways:  # all others are compared with this one
+        known.pop("digest", None)
     known["seconds"] |= {way: [] for way in ways}
     known["peaks"] |= {way: 0 for way in ways}
     for i in range(rounds):

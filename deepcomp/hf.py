@@ -149,7 +149,8 @@ def from_pretrained(
     Returns
     -------
     transformers.PreTrainedModel
-        In eval mode, on the CPU.
+        In eval mode, on the CPU. If it has sparse layers, its own ``save_pretrained`` raises
+        ValueError.
 
     Raises
     ------

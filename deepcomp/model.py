@@ -91,6 +91,8 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         ------
         ValueError
             If a pattern matches no tensor, or none is given.
+        TypeError
+            If a pattern is no text.
 
         Examples
         --------
@@ -158,7 +160,8 @@ class CompressedModel(Mapping[str, CompressedTensor]):
             pruned with ``torch.nn.utils.prune`` gets its ``_orig`` and ``_mask`` tensors from the
             folded weight.
         strict : bool, default True
-            Whether the names must be the same on both sides.
+            Whether the names must be the same on both sides; of tensors that the model ties, one
+            is enough. Without it, one name at least must be.
         layers : {"dense", "sparse", "auto"}, default "dense"
             With "sparse", each ``nn.Linear`` and ``nn.Conv2d`` that can be is replaced by a layer
             that computes from the compressed weight (`deepcomp.nn.layers`), on the CPU; with
@@ -184,8 +187,9 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         ValueError
             If `layers` or `batch` is none of these.
         RuntimeError
-            If names (with `strict`) or shapes differ, a tensor is on the meta device, or, with
-            `resize`, a shape is not possible in its layer; nothing is changed then.
+            If names (with `strict`) or shapes differ, no name is on both sides, tensors that the
+            model ties differ in the file, a tensor is on the meta device, or, with `resize`, a
+            shape is not possible in its layer; nothing is changed then.
         DczError
             If the file is damaged or breaks a rule of ``formats/dcz.md``.
 
