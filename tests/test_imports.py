@@ -174,11 +174,12 @@ ALLOWED = {
     "nn.scan": ({"nn.trial"}, False),
     "nn.lagrange": ({"pipeline", "nn.trial"}, True),
     "nn.budget": ({"compression", "records", "storage", "nn.lagrange", "nn.trial"}, False),
-    "nn.ops": (
-        {"convolution", "entries", "errors", "index", "multiply", "records", "tensor"},
-        False,
+    "nn.stored": (
+        {"convolution", "decode", "entries", "errors", "index", "multiply", "records", "tensor"},
+        True,
     ),
-    "nn.layers": ({"convolution", "nn.ops"}, False),
+    "nn.ops": ({"convolution", "multiply", "nn.stored"}, False),
+    "nn.layers": ({"convolution", "nn.ops", "nn.stored"}, False),
     "nn.choice": ({"_kernels", "nn.layers", "nn.replace"}, False),
     "nn.distillation": (set(), False),
     "nn.owners": (set(), False),
@@ -291,6 +292,25 @@ def test_loading_and_inspecting_need_neither_numpy_nor_torch(tmp_path):
 def test_compressing_arrays_does_not_import_torch():
     code = "import deepcomp, numpy\ndeepcomp.compress({'w': numpy.eye(9)})['w'].to_dense()"
     assert not {"torch", "sklearn", "scipy"} & modules_after(code)
+
+
+FIRST_CALLS = """
+import torch, deepcomp
+layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(64, 5))
+packed = deepcomp.compress(layers, bits=2)
+packed.restore(layers, layers="sparse")
+with torch.no_grad():
+    layers(torch.ones(1, 3, 6, 6))
+layers(torch.ones(1, 3, 6, 6))
+layers(torch.ones(7, 3, 6, 6, requires_grad=True)).sum().backward()
+with torch.autocast("cpu", torch.bfloat16):
+    layers(torch.ones(1, 3, 6, 6))
+assert [type(layer).__name__ for layer in layers] == ["SparseConv2d", "Flatten", "SparseLinear"]
+"""
+
+
+def test_calling_a_sparse_layer_does_not_import_the_compiler_of_torch():
+    assert not {"torch._dynamo", "sympy"} & modules_after(FIRST_CALLS)
 
 
 def test_public_names_are_all_there():
