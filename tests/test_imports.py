@@ -175,11 +175,17 @@ ALLOWED = {
     "nn.lagrange": ({"pipeline", "nn.trial"}, True),
     "nn.budget": ({"compression", "records", "storage", "nn.lagrange", "nn.trial"}, False),
     "nn.ops": (
-        {"convolution", "entries", "errors", "index", "multiply", "records", "tensor"},
+        {"convolution", "entries", "errors", "index", "multiply", "records", "tensor"}
+        | {"nn.fixed"},
         False,
     ),
-    "nn.layers": ({"convolution", "nn.ops"}, False),
-    "nn.choice": ({"_kernels", "nn.layers", "nn.replace"}, False),
+    "nn.fixed": (set(), False),
+    "nn.layers": ({"convolution", "nn.fixed", "nn.ops"}, False),
+    "nn.obstacles": ({"nn.layers"}, False),
+    "nn.choice": (
+        {"_kernels", "nn.layers", "nn.obstacles", "nn.owners", "nn.replace"},
+        False,
+    ),
     "nn.distillation": (set(), False),
     "nn.owners": (set(), False),
     "nn.factorable": ({"patterns", "nn.owners"}, False),

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..convolution import Window
+from .fixed import FixedWeight, describe_untraceable, refuse_onnx, refuse_safetensors
 from .ops import (
     convolution,
     convolve,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
-class SparseLayer(torch.nn.Module):
+class SparseLayer(FixedWeight):
     """What the sparse layers share: the compressed weight, as bytes, and a bias.
 
     The weight's section is a buffer, so that it is part of the state_dict; what it means is the
@@ -80,6 +81,8 @@ class SparseLayer(torch.nn.Module):
 
     def get_extra_state(self) -> str:
         """Return what the section holds."""
+        refuse_onnx(name := f"a {type(self).__name__}")
+        refuse_safetensors(name)
         return self._description
 
     def set_extra_state(self, state: Any) -> None:
@@ -126,7 +129,8 @@ class SparseLayer(torch.nn.Module):
     def _check(self, x: Tensor) -> None:
         name = type(self).__name__
         if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a tensor, not a {type(x).__name__}")
+            hint = describe_untraceable(x)
+            raise TypeError(f"{name}: expected a tensor, not a {type(x).__name__}{hint}")
         if x.device.type not in ("cpu", "meta") or x.is_sparse:
             raise RuntimeError(f"{name} computes on the CPU: got a {x.layout} tensor on {x.device}")
         if x.dtype not in DTYPES:
@@ -177,7 +181,8 @@ class SparseLinear(SparseLayer):
 
         Sums are float32. Gradients flow to `x` and the bias.
         """
-        bias = self._parameters["bias"]
+        parameters = self._parameters
+        bias = parameters["bias"] if "bias" in parameters else self.bias  # which is being pruned
         if not self._is_plain(x, bias):
             self._check(x)
             y = product(x, self.section, self._description, False)
@@ -256,7 +261,8 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve images, (n, channels, height, width) or one without n; see `SparseLinear`."""
-        bias = self._parameters["bias"]
+        parameters = self._parameters
+        bias = parameters["bias"] if "bias" in parameters else self.bias  # which is being pruned
         self._check(x)
         images = x if x.ndim == 4 else x.unsqueeze(0)
         if self._is_plain(x, bias):

@@ -19,6 +19,7 @@ from ..index import Index, decode_index, encode_index
 from ..multiply import CompressedMatrix
 from ..records import TensorRecord
 from ..tensor import CompressedTensor
+from .fixed import refuse_onnx
 
 _NAME = "weight"
 
@@ -167,6 +168,7 @@ def product(x: Tensor, section: Tensor, description: str, is_transposed: bool) -
 
 @product.register_fake
 def _(x: Tensor, section: Tensor, description: str, is_transposed: bool) -> Tensor:
+    refuse_onnx("a product with a compressed weight")
     shape = record_of(description).shape
     n_columns = 1
     for extent in shape[1:]:
@@ -237,6 +239,7 @@ def convolution(
 
 @convolution.register_fake
 def _(x, section, description, stride, padding, dilation, groups):  # type: ignore[no-untyped-def]
+    refuse_onnx("a convolution with a compressed weight")
     shape = record_of(description).shape
     top, bottom, left, right = padding
     height = (x.shape[2] + top + bottom - dilation[0] * (shape[2] - 1) - 1) // stride[0] + 1
