@@ -43,7 +43,9 @@ class Choice(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.layer or 'the model'}: {'sparse' if self.is_sparse else 'dense'}, {self.reason}"
+        return (
+            f"{self.layer or 'the model'}: {'sparse' if self.is_sparse else 'dense'}, {self.reason}"
+        )
 
 
 def choose_layers(

@@ -41,7 +41,8 @@ class FixedWeight(torch.nn.Module):
         super().register_parameter(name, param)
 
     def __prepare_scriptable__(self) -> NoReturn:  # called by torch.jit.script
-        raise RuntimeError(f"TorchScript has no words for what {type(self).__name__} does: it {_WAY} script that")
+        name = type(self).__name__
+        raise RuntimeError(f"TorchScript cannot express a {name}, which {_WAY} script that")
 
     def _refuse(self) -> NoReturn:
         self._parameters["weight"] = None  # weight_norm has taken it out by now

@@ -126,6 +126,10 @@ class SparseLayer(FixedWeight):
             and not torch.jit.is_tracing()
         )
 
+    def _bias(self) -> Tensor | None:
+        own = self._parameters  # asked first, as that is faster; a pruned bias is elsewhere
+        return own["bias"] if "bias" in own else self.bias  # noqa: SIM401
+
     def _check(self, x: Tensor) -> None:
         name = type(self).__name__
         if not isinstance(x, Tensor):
@@ -181,8 +185,7 @@ class SparseLinear(SparseLayer):
 
         Sums are float32. Gradients flow to `x` and the bias.
         """
-        parameters = self._parameters
-        bias = parameters["bias"] if "bias" in parameters else self.bias  # which is being pruned
+        bias = self._bias()
         if not self._is_plain(x, bias):
             self._check(x)
             y = product(x, self.section, self._description, False)
@@ -261,8 +264,7 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve images, (n, channels, height, width) or one without n; see `SparseLinear`."""
-        parameters = self._parameters
-        bias = parameters["bias"] if "bias" in parameters else self.bias  # which is being pruned
+        bias = self._bias()
         self._check(x)
         images = x if x.ndim == 4 else x.unsqueeze(0)
         if self._is_plain(x, bias):

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ..model import CompressedModel
 
 CONSIDERED = (nn.Linear, nn.modules.conv._ConvNd)
+_LISTS = (nn.ParameterList, nn.ParameterDict)
 _DTYPES = ("float32", "bfloat16", "float16")
 _MADE = "its weight is made by a parametrization or is being pruned"
 _STATE_HOOKS = (
@@ -73,7 +74,8 @@ def other_weights(model: nn.Module, name: str, module: nn.Module) -> Iterator[tu
         if not isinstance(model.get_submodule(owner), CONSIDERED):
             yield _label(owner, attribute), _MADE
         return
-    kind = type(module).__name__
+    kind = nn.utils.parametrize.type_before_parametrizations(module)
+    is_layer = kind.__module__.startswith("torch.nn.") and kind not in _LISTS
     for attribute, parameter in module.named_parameters(recurse=False):
         if not nn.parameter.is_lazy(parameter) and parameter.dim() < 2:
             continue
@@ -82,10 +84,10 @@ def other_weights(model: nn.Module, name: str, module: nn.Module) -> Iterator[tu
             yield _label(name, pruned), _MADE
         elif isinstance(module, torch.jit.ScriptModule):
             yield _label(name, attribute), "TorchScript has compiled it"
-        elif attribute == "weight" or type(module).__module__.startswith("torch.nn."):
-            yield _label(name, attribute), f"there is no sparse {kind}"
+        elif attribute == "weight" or is_layer:
+            yield _label(name, attribute), f"there is no sparse {kind.__name__}"
         else:
-            yield _label(name, attribute), f"it is a bare parameter, of {kind}"
+            yield _label(name, attribute), f"it is a bare parameter, of {kind.__name__}"
 
 
 def _label(module: str, attribute: str) -> str:
