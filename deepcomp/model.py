@@ -166,10 +166,12 @@ class CompressedModel(Mapping[str, CompressedTensor]):
             With "sparse", each ``nn.Linear`` and ``nn.Conv2d`` that can be is replaced by a layer
             that computes from the compressed weight (`deepcomp.nn.layers`), on the CPU; with
             "auto", each that is expected to be faster so. Their weights can no longer be trained.
+            A layer that the model calls in another way than as its part stays dense, as one that
+            ``torch.compile`` has wrapped by itself.
         batch : int, default 1
             With "auto", the number of vectors or images that will come at a time.
         verbose : bool, default False
-            Whether to print what was chosen for each layer, and why.
+            Whether to print what was chosen for each weight, and why.
         resize : bool, default False
             Whether layers take the shapes that are in the file, as after `deepcomp.shrink`: linear,
             convolutional, embedding, batch and layer norm ones. Their attributes follow, and their
@@ -180,7 +182,8 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         -------
         Restored
             ``missing_keys`` and ``unexpected_keys``, as of ``nn.Module.load_state_dict``; and
-            ``layers``, what was chosen and why.
+            ``layers``, what was chosen and why: a `Choice` for each weight that becomes sparse or
+            stays dense, in the order of the model; none if all layers were to be dense.
 
         Raises
         ------

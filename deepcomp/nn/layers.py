@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..convolution import Window
+from .fixed import FixedWeight, describe_untraceable, refuse_onnx, refuse_safetensors
 from .ops import convolution, convolve, multiply, product
 from .stored import StoredWeight, describe, record_of, stored_weight
 
@@ -16,7 +17,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 EXTRA_STATE = "_extra_state"  # torch's name for it in a state_dict
 
 
-class SparseLayer(torch.nn.Module):
+class SparseLayer(FixedWeight):
     """What the sparse layers share: the compressed weight, as bytes, and a bias.
 
     The weight's section is a buffer, so that it is part of the state_dict; what it means is the
@@ -71,6 +72,8 @@ class SparseLayer(torch.nn.Module):
 
     def get_extra_state(self) -> str:
         """Return what the section holds."""
+        refuse_onnx(name := f"a {type(self).__name__}")
+        refuse_safetensors(name)
         return self._description
 
     def set_extra_state(self, state: Any) -> None:
@@ -152,10 +155,15 @@ class SparseLayer(torch.nn.Module):
             and not torch.jit.is_tracing()
         )
 
+    def _bias(self) -> Tensor | None:
+        own = self._parameters  # asked first, as that is faster; a pruned bias is elsewhere
+        return own["bias"] if "bias" in own else self.bias  # noqa: SIM401
+
     def _check(self, x: Tensor) -> None:
         name = type(self).__name__
         if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a tensor, not a {type(x).__name__}")
+            hint = describe_untraceable(x)
+            raise TypeError(f"{name}: expected a tensor, not a {type(x).__name__}{hint}")
         if x.device.type not in ("cpu", "meta") or x.is_sparse:
             raise RuntimeError(f"{name} computes on the CPU: got a {x.layout} tensor on {x.device}")
         if x.dtype not in DTYPES:
@@ -208,7 +216,7 @@ class SparseLinear(SparseLayer):
         Sums are float32; under autocast `x` is rounded, as of nn.Linear. Gradients flow to `x` and
         the bias.
         """
-        bias = self._parameters["bias"]
+        bias = self._bias()
         if torch.is_autocast_enabled("cpu"):
             x = _autocast(x)
         if not self._is_plain(x, bias):
@@ -289,7 +297,7 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve images, (n, channels, height, width) or one without n; see `SparseLinear`."""
-        bias = self._parameters["bias"]
+        bias = self._bias()
         self._check(x)
         if torch.is_autocast_enabled("cpu"):
             x = _autocast(x)

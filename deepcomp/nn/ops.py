@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..convolution import CompressedConvolution, Window
 from ..multiply import CompressedMatrix
+from .fixed import refuse_onnx
 from .stored import record_of, weight_of_program
 
 # Not `torch.library.custom_op`: at the first call it imports torch._dynamo, a second of CPU time.
@@ -73,6 +74,7 @@ def _product(x: Tensor, section: Tensor, description: str, is_transposed: bool) 
 
 
 def _fake_product(x: Tensor, section: Tensor, description: str, is_transposed: bool) -> Tensor:
+    refuse_onnx("a product with a compressed weight")
     shape = record_of(description).shape
     n_columns = 1
     for extent in shape[1:]:
@@ -147,6 +149,7 @@ def _convolution(
 
 
 def _fake_convolution(x, section, description, stride, padding, dilation, groups):  # type: ignore[no-untyped-def]
+    refuse_onnx("a convolution with a compressed weight")
     shape = record_of(description).shape
     top, bottom, left, right = padding
     height = (x.shape[2] + top + bottom - dilation[0] * (shape[2] - 1) - 1) // stride[0] + 1
