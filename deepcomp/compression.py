@@ -118,9 +118,9 @@ def _warn_of_unknown(found: dict[str, Source | str], exclude: list[str]) -> None
     from .rules import excluded
     from .tables import counted
 
-    exact = excluded("exclude", exclude, [n for n, e in found.items() if not isinstance(e, str)])
-    own = [e for n, e in found.items() if not isinstance(e, str) and n not in exact]
-    unknown = [e for e in own if e.kind == "parameter" and e.is_matrix]
+    own = [entry for entry in found.values() if not isinstance(entry, str)]
+    exact = excluded("exclude", exclude, [e.name for e in own])
+    unknown = [e for e in own if e.kind == "parameter" and e.is_matrix and e.name not in exact]
     n_unknown = sum(prod(e.shape) for e in unknown)
     if n_unknown > sum(prod(e.shape) for e in own if e.is_weight):
         largest = max(unknown, key=lambda e: prod(e.shape)).name

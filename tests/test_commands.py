@@ -83,6 +83,14 @@ SETTINGS = {
         "sparsity": {"fc1": None, "conv": 0.3, "*": 0.8},
     },
     "--bits none --set conv.bias:bits=2": {"bits": {"conv.bias": 2}},
+    "--sparsity 0.5 --exact fc1 --exact *2.weight": {
+        "sparsity": 0.5,
+        "exclude": ["fc1", "fc2.weight"],
+    },
+    "--set fc*:bits=2 --exact fc1.weight": {
+        "bits": {"fc*": 2, "*": 5},
+        "exclude": "fc1.weight",
+    },
 }
 
 
@@ -154,6 +162,7 @@ def test_compress_exactly_keeps_every_bit(dcz, model):
         ("--set conv:speed=3", "expected one of bits, sparsity, threshold, std"),
         ("--set conv:bits=3,bits=4", "given twice"),
         ("--set conv:bits=9", "'9': expected 1 to 8, or none"),
+        ("--exact fc9", "--exact: the pattern 'fc9' matches no tensor"),
         ("--bits 0", "expected 1 to 8"),
         ("--bits five", "expected 1 to 8"),
         ("--sparsity 1", "from 0 to less than 1"),
