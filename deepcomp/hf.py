@@ -17,7 +17,7 @@ from .model import CompressedModel
 from .storage import load, save
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     import torch
     import transformers
@@ -41,6 +41,7 @@ def save_pretrained(
     std: float | Mapping[str, float] | None = None,
     scope: str = "layer",
     tokenizer: Any = None,
+    exclude: str | Iterable[str] | None = None,
 ) -> CompressedModel:
     """Write a model of transformers into a folder, with ``model.dcz`` for its weights.
 
@@ -53,9 +54,9 @@ def save_pretrained(
         Of a class that transformers has; not changed.
     folder : str or os.PathLike
         Made if it is not there. Files of the same names are replaced, ``model.dcz`` last.
-    bits, sparsity, threshold, std, scope
+    bits, sparsity, threshold, std, scope, exclude
         As of `deepcomp.compress`; ``bits=None`` keeps every bit. Embeddings are weights as others
-        are: patterns can leave them out, as ``sparsity={"*.layers.*": 0.8}``.
+        are: ``exclude="*embed*"`` keeps them exact.
     tokenizer : optional
         Anything with a ``save_pretrained``, as tokenizers and processors of transformers have.
 
@@ -98,7 +99,7 @@ def save_pretrained(
     if not isinstance(model, transformers.PreTrainedModel) or _find_class(name) is not type(model):
         raise TypeError(f"expected a model of a class that transformers has, not a {name}")
     _refuse_provided(Path(folder, "config.json"), model.config.to_dict())  # nobody could load it
-    packed = compress(model, bits, sparsity, threshold, std, scope)
+    packed = compress(model, bits, sparsity, threshold, std, scope, exclude)
     config = copy.deepcopy(model.config)
     config.architectures = [name]
     config.dtype = str(model.dtype).removeprefix("torch.")

@@ -21,7 +21,7 @@ second call goes on. `job` refuses one with other arguments.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import job
@@ -46,6 +46,7 @@ def compress_checkpoint(
     threshold: float | Mapping[str, float] | None = None,
     std: float | Mapping[str, float] | None = None,
     scope: str = "layer",
+    exclude: str | Iterable[str] | None = None,
     shard_nbytes: int = SHARD_NBYTES,
     task_numel: int = TASK_NUMEL,
     n_jobs: int | None = None,
@@ -70,8 +71,8 @@ def compress_checkpoint(
         an index, is read by ranges; a tensor of another format must fit in memory. Or a URL.
     target : str or os.PathLike
         A folder, or its URL; is made if it is not there.
-    bits, sparsity, threshold, std, scope
-        See `compress`.
+    bits, sparsity, threshold, std, scope, exclude
+        See `compress`, of a mapping.
     shard_nbytes : int, default 5 GB
         A shard takes tensors, in order, up to so many bytes when they are dense, and one at least.
     task_numel : int, default 2**25
@@ -114,6 +115,7 @@ def compress_checkpoint(
     """
     from .large_model import open_model, shards_of
     from .rounds import run
+    from .rules import listed
     from .shards import INDEX_NAME
     from .storage import load
     from .workers import Workers
@@ -123,7 +125,8 @@ def compress_checkpoint(
     if n_jobs == 0:
         raise ValueError("n_jobs is 0: expected a number of workers, or -1 for one a core")
     source, target = absolute(source), absolute(target)
-    model = open_model(source, (bits, sparsity, threshold, std, scope), task_numel)
+    exact = listed(exclude)
+    model = open_model(source, (bits, sparsity, threshold, std, scope, exact), task_numel)
     job.begin(
         target,
         {
@@ -132,6 +135,7 @@ def compress_checkpoint(
             "threshold": _plain(threshold),
             "std": _plain(std),
             "scope": scope,
+            "exclude": exact or None,  # folders begun by older ones have no such argument
             "shard_nbytes": shard_nbytes,
             "source": model.stamps,
             "metadata": model.metadata,

@@ -83,6 +83,14 @@ SETTINGS = {
         "sparsity": {"fc1": None, "conv": 0.3, "*": 0.8},
     },
     "--bits none --set conv.bias:bits=2": {"bits": {"conv.bias": 2}},
+    "--sparsity 0.5 --exact fc1 --exact *2.weight": {
+        "sparsity": 0.5,
+        "exclude": ["fc1", "fc2.weight"],
+    },
+    "--set fc*:bits=2 --exact fc1.weight": {
+        "bits": {"fc*": 2, "*": 5},
+        "exclude": "fc1.weight",
+    },
 }
 
 
@@ -154,6 +162,7 @@ def test_compress_exactly_keeps_every_bit(dcz, model):
         ("--set conv:speed=3", "expected one of bits, sparsity, threshold, std"),
         ("--set conv:bits=3,bits=4", "given twice"),
         ("--set conv:bits=9", "'9': expected 1 to 8, or none"),
+        ("--exact fc9", "--exact: the pattern 'fc9' matches no tensor"),
         ("--bits 0", "expected 1 to 8"),
         ("--bits five", "expected 1 to 8"),
         ("--sparsity 1", "from 0 to less than 1"),
@@ -179,11 +188,11 @@ def test_a_tensor_that_cannot_be_shared_is_wrong_content_and_the_old_file_stays(
     before = (folder / "model.dcz").read_bytes()
     result = dcz("compress", "nan.npz", "model.dcz")
     assert fails(result, 1, "nan.npz: tensor 'fc1.weight' has NaN or infinite entries")
-    assert "--set 'fc1.weight:bits=none' stores it" in result[2]
-    assert dcz("compress", "nan.npz", "out.dcz", "--set", "fc1.weight:bits=none")[0] == 0
-    (folder / "out.dcz").unlink()
-    result = dcz("compress", "nan.npz", "out.dcz", "--std", "1")
-    assert "--set 'fc1.weight:bits=none,std=none' stores it" in result[2]
+    assert "--exact fc1.weight stores it" in result[2]
+    for settings in ((), ("--std", "1")):
+        assert dcz("compress", "nan.npz", "out.dcz", *settings, "--exact", "fc1.weight")[0] == 0
+        assert np.isnan(deepcomp.load("out.dcz")["fc1.weight"].to_dense()[3, 3])
+        (folder / "out.dcz").unlink()
     assert (folder / "model.dcz").read_bytes() == before
     assert sorted(p.name for p in folder.iterdir()) == ["model.dcz", "model.npz", "nan.npz"]
 

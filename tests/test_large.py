@@ -507,6 +507,29 @@ def test_dcz_compress_takes_jobs_for_shards_only(source, tmp_path, capsys):
     assert list(deepcomp.load(tmp_path / "one.dcz")) == list(SHAPES)
 
 
+def test_what_is_exact_stays_so_in_a_folder_and_in_its_plan(source, tmp_path, capsys):
+    before = read_checkpoint(source).tensors
+    target = tmp_path / "packed"
+    assert main(["compress", str(source), str(target), "--exact", "embed"]) == 0
+    packed = deepcomp.load(target)
+    changed = {
+        name
+        for name, tensor in packed.items()
+        if not np.array_equal(tensor.decode_patterns(), before[name].fetch())
+    }
+    assert "embed.weight" not in changed and "fc1.weight" in changed
+    capsys.readouterr()
+    nbytes = []
+    for options in ([], ["--exact", "embed"], ["--exact", "*"]):
+        assert main(["plan", str(source), "--json", *options]) == 0
+        nbytes.append(json.loads(capsys.readouterr().out)["nbytes"])
+    assert nbytes == sorted(set(nbytes))
+    for verb in (["plan", str(source)], ["compress", str(source), str(tmp_path / "other")]):
+        assert main([*verb, "--exact", "nothing"]) == 2
+        message = capsys.readouterr().err
+        assert "--exact: the pattern 'nothing' matches no tensor" in message
+
+
 def test_dcz_plan_is_near_the_size_and_writes_nothing(source, monkeypatch, capsys):
     monkeypatch.setattr(os, "cpu_count", lambda: 4)
     before = sorted(os.listdir(source))

@@ -23,7 +23,8 @@ all_dtypes = pytest.mark.parametrize("dtype", FLOAT_DTYPES)
 
 
 def source(name, patterns, dtype, shape=None):
-    shape = (patterns.size, 1) if shape is None else shape
+    if shape is None:  # of a layer with one input, whose weight is one all the same
+        return Source(name, dtype, (patterns.size, 1), (name,), lambda: patterns, kind="weight")
     return Source(name, dtype, shape, (name,), lambda: patterns)
 
 

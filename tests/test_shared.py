@@ -439,7 +439,7 @@ BAD = {
     "not finite": (dict(), "'4.weight' has NaN"),
     "shared already": (dict(), "not shared already"),
     "shared already, by a pattern": (dict(bits={"4": 3}), "'4.weight' is shared already"),
-    "weight norm": (dict(), "'0.parametrizations.weight.original0' cannot be shared"),
+    "weight norm": (dict(), "'0.parametrizations.weight.original1' cannot be shared"),
     "a recurrent layer": (dict(), "'rnn.weight_ih_l0' cannot be shared: a LSTM"),
 }
 

@@ -100,7 +100,8 @@ def _add_compress(verbs: Any) -> None:
 
 IN is a .safetensors file, or a folder of them with its index; a PyTorch checkpoint (no code
 in it is run); a compressed-tensors checkpoint (sparse-bitmask); or an .npz file. Settings are for
-all weights: float tensors of two or more dimensions. All other tensors are stored exactly.
+all weights: float tensors with at least two dimensions larger than 1. All other tensors are stored
+exactly, and those that --exact names.
 
 A folder of shards becomes a folder of shards if OUT does not end with .dcz: in parts, so that it
 need not fit in memory. After an interruption the same command goes on. IN (safetensors) and OUT may
@@ -108,6 +109,7 @@ be URLs then, as of s3 or https (the extra remote).""",
         """  dcz compress model.safetensors model.dcz --bits 5 --sparsity 0.9
   dcz compress pruned.pt exact.dcz --bits none              pruned elsewhere: stored bit for bit
   dcz compress model.pt model.dcz --set 'conv*:bits=8,sparsity=0.3' --set 'fc*:sparsity=0.95'
+  dcz compress vit.safetensors vit.dcz --exact cls_token --exact '*pos_embed*'
   dcz compress folder packed --sparsity 0.5 --jobs 8        larger than memory, into a folder
   dcz compress s3://bucket/folder s3://bucket/packed        reads ranges, writes shards
   dcz compress model.npz - --std 1.5 | ssh host 'cat > model.dcz'

@@ -8,6 +8,8 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from glob import escape
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
@@ -140,10 +142,9 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
     try:
         return found, compress(checkpoint.tensors, scope=options.scope, **settings)
     except NotFiniteError as error:
-        rule = next((f",{name}=none" for name in RULES if settings[name] is not None), "")
         raise CommandError(
             f"{where}: tensor {error.tensor!r} has NaN or infinite entries: it cannot be pruned or "
-            f"shared (--set '{error.tensor}:bits=none{rule}' stores it exactly)",
+            f"shared (--exact {quote(escape(error.tensor))} stores it exactly)",
             EXIT_CONTENT,
         ) from error
     except ValueError as error:
@@ -152,7 +153,7 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
 
 def settings_for(found: Found, options: argparse.Namespace) -> dict[str, Any]:
     """Return arguments of `compress`; CommandError if they do not fit the model."""
-    from ..rules import assign, pruning_rule
+    from ..rules import assign, excluded, pruning_rule
 
     tensors = [s for s in found.values() if not isinstance(s, str)]
     general = {name: getattr(options, name) for name in NAMES}
@@ -161,9 +162,10 @@ def settings_for(found: Found, options: argparse.Namespace) -> dict[str, Any]:
         pruning_rule(**{name: settings[name] for name in RULES}, scope=options.scope)
         for name in NAMES:
             assign(name, settings[name], tensors, lambda *_: None)  # does each pattern match?
+        excluded("--exact", options.exact, [t.name for t in tensors])
     except ValueError as error:
         raise CommandError(str(error)) from error
-    return settings
+    return {**settings, "exclude": options.exact}
 
 
 def _measure(found: Found, packed: CompressedModel) -> dict[str, Difference]:

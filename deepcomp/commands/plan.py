@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
     from ..estimate import estimate
 
     settings = large_settings(options)
-    names = ("bits", "sparsity", "threshold", "std", "scope")
+    names = ("bits", "sparsity", "threshold", "std", "scope", "exclude")
     try:
         expected = estimate(options.input, tuple(settings[name] for name in names))
     except ValueError as error:
