@@ -7,10 +7,12 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
+from ..errors import LossWarning
 from ..report import make_report
 from ..urls import is_url
 from .settings import NAMES, RULES, combine
@@ -63,6 +65,8 @@ def run(options: argparse.Namespace) -> int:
             errors,
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
             time.perf_counter() - start,
+            packed,
+            checkpoint.left_out,
         )
         notes = notes_on(result, found)
     if options.json:
@@ -138,7 +142,9 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
         raise CommandError(str(error), EXIT_CONTENT) from error
     settings = settings_for(found, options)
     try:
-        return found, compress(checkpoint.tensors, scope=options.scope, **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LossWarning)  # `notes_on` says it
+            return found, compress(checkpoint.tensors, scope=options.scope, **settings)
     except NotFiniteError as error:
         rule = next((f",{name}=none" for name in RULES if settings[name] is not None), "")
         raise CommandError(
