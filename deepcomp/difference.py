@@ -8,6 +8,7 @@ import numpy as np
 
 from .decode import Patterns
 from .losses import Loss, add
+from .prune import small_chunks
 from .records import SHARED_DTYPES
 from .squares import loss_of
 from .values import numbers
@@ -75,7 +76,8 @@ def difference(
     losses = []
     for a, b in _pairs(first, second):
         n_entries += a.size
-        losses.append(_loss(a, b, dtype, other))
+        parts = zip(small_chunks(a), small_chunks(b), strict=True)
+        losses += [_loss(*part, dtype, other) for part in parts]
         if dtype == other:
             where = a != b
             a, b = a[where], b[where]
@@ -94,6 +96,7 @@ def difference(
 
 
 def _loss(a: Patterns, b: Patterns, dtype: str, other: str) -> Loss:
+    """Compare the entries that are finite in both."""
     if dtype == other and dtype in SHARED_DTYPES:
         loss = loss_of(a, b, dtype)
         if math.isfinite(loss.lost) and math.isfinite(loss.whole):

@@ -15,7 +15,7 @@ from .memory import scratch
 
 Patterns = NDArray[np.unsignedinteger]
 
-_LEAST, _MOST = 1e-200, 1e200  # squares that lose nothing at either end
+_IN_RANGE = 300  # the exponents from -300 to 300 are those of numbers whose squares are in range
 
 
 def loss_of(before: Patterns, after: Patterns, dtype: str) -> Loss:
@@ -37,21 +37,20 @@ def loss_of(before: Patterns, after: Patterns, dtype: str) -> Loss:
     >>> loss_of(before.view(np.uint64), after.view(np.uint64), "float64").relative_error
     0.8
     """
+    exponent = 0
+    if dtype == "float64":  # whose squares can be out of range: they are taken of scaled numbers
+        largest = max(prune.largest_magnitude(p) for p in (before, after))
+        exponent = math.frexp(float(np.uint64(largest).view(np.float64)))[1]
+        exponent = exponent if abs(exponent) > _IN_RANGE else 0
+        if exponent:
+            before, after = (_scaled(p, -exponent) for p in (before, after))
     sums = np.zeros(2)
     _kernels.squares_into(before, after, dtype == "bfloat16", sums)
-    lost, whole = sums.tolist()
-    if dtype == "float64" and not (_LEAST < whole < _MOST and lost < _MOST):
-        return _scaled(before.view(np.float64), after.view(np.float64))
-    return Loss(lost, whole)
+    return Loss(*sums.tolist(), exponent)
 
 
-def _scaled(before: NDArray[np.float64], after: NDArray[np.float64]) -> Loss:
-    """Compare numbers whose squares are out of range."""
-    largest = max(float(np.abs(v).max(initial=0.0)) for v in (before, after))
-    exponent = math.frexp(largest)[1]
-    values, found = np.ldexp(before, -exponent), np.ldexp(after, -exponent)
-    lost, whole = float(((values - found) ** 2).sum()), float((values**2).sum())
-    return Loss(lost, whole, exponent)
+def _scaled(patterns: Patterns, exponent: int) -> Patterns:
+    return np.ldexp(patterns.view(np.float64), exponent).view(np.uint64)
 
 
 def loss_of_cut(patterns: Patterns, dtype: str, least: int, n_ties_to_remove: int) -> Loss:

@@ -114,7 +114,7 @@ ALLOWED = {
     ),
     "large": ({"", "job", "losses", "places", "records", "urls"}, False),
     "hf": ({"compression", "model", "storage"}, False),
-    "difference": ({"decode", "losses", "records", "squares", "values"}, True),
+    "difference": ({"decode", "losses", "prune", "records", "squares", "values"}, True),
     "cli": ({"commands", "commands.terminal", "errors", "tables"}, False),
     "__main__": ({"cli"}, False),
     "commands.terminal": (set(), False),
