@@ -12,6 +12,7 @@ _HOMES = {
     "CompressedModel": "model",
     "CompressedTensor": "tensor",
     "DczError": "errors",
+    "LossWarning": "errors",
     "Pruner": "nn.pruner",
     "UnsupportedVersionError": "errors",
     "compress": "compression",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from . import plot as plot
     from .compression import compress as compress
     from .errors import DczError as DczError
+    from .errors import LossWarning as LossWarning
     from .errors import UnsupportedVersionError as UnsupportedVersionError
     from .large import compress_checkpoint as compress_checkpoint
     from .model import CompressedModel as CompressedModel

@@ -58,6 +58,7 @@ if _choice == "native":
     from ._native.matmul import *  # noqa: F403
     from ._native.prune import *  # noqa: F403
     from ._native.relindex import *  # noqa: F403
+    from ._native.squares import *  # noqa: F403
 else:
     from ._reference import *  # noqa: F403
     from ._reference_kmeans import *  # noqa: F403

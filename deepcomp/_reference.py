@@ -205,3 +205,18 @@ def decode_block(data, block, gap_code, label_code, gaps, labels, isa):
                 return status
         position += sum(stream_sizes)
     return 0
+
+
+def squares_into(before, after, is_bfloat16, sums):
+    if is_bfloat16:
+        values, found = ((p.astype(np.uint32) << 16).view(np.float32) for p in (before, after))
+    else:
+        values, found = (p.view(f"f{p.itemsize}") for p in (before, after))
+    values = values.astype(np.float64)
+    for i, terms in enumerate((values - found.astype(np.float64), values)):
+        squares = np.zeros(-(-terms.size // 8) * 8)
+        with np.errstate(over="ignore"):
+            squares[: terms.size] = terms * terms
+        for part in squares.reshape(-1, 8).sum(axis=0).tolist():  # as eight sums side by side
+            sums[i] += part
+    return 0

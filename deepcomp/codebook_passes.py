@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from . import _kernels, kmeans, prune, sharing
 from .floats import to_patterns, to_values
+from .losses import Loss, add
 from .memory import scratch
 from .passes import Pass, Passes, Patterns
 from .records import ITEMSIZE, MAX_CODEBOOK
+from .squares import loss_of
 
 Int64s = NDArray[np.int64]
 _Counted = tuple[Patterns, Int64s]  # distinct patterns, rising, and how often each occurs
@@ -56,7 +58,7 @@ def codebook_passes(bits: int, dtype: str, numel: int) -> Passes[Patterns | None
     return to_patterns(sharing.fit_points(points, counts, n_values), dtype)
 
 
-def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> None:
+def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> Loss:
     """Replace all entries but zeros by the nearest of a codebook, in place.
 
     Parameters
@@ -66,8 +68,13 @@ def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> None:
     dtype : {"float16", "bfloat16", "float32", "float64"}
     codebook : ndarray of the dtype of `patterns`, shape (m,)
         By rising value.
+
+    Returns
+    -------
+    Loss
     """
     entries = to_values(codebook, dtype).astype(np.float64)
+    losses = []
     if ITEMSIZE[dtype] == 2:  # each pattern is looked up once, not each entry
         every = np.arange(1 << 16, dtype=np.uint16)
         table = codebook[sharing.nearest_labels(to_values(every, dtype), entries)]
@@ -75,13 +82,20 @@ def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> None:
         for chunk in prune.small_chunks(patterns):
             places = scratch("places", chunk.size, np.intp)  # else NumPy makes such an array itself
             places[:] = chunk
-            np.take(table, places, out=chunk, mode="clip")
-        return
+            found = scratch("found", chunk.size, chunk.dtype)
+            np.take(table, places, out=found, mode="clip")
+            losses.append(loss_of(chunk, found, dtype))
+            chunk[:] = found
+        return add(losses)
     for chunk in prune.chunks(patterns):
         is_kept = chunk != 0
         labels = sharing.nearest_labels(to_values(chunk, dtype), entries)
-        _kernels.look_up_into(labels, codebook, chunk)
-        np.multiply(chunk, is_kept, out=chunk)  # a masked assignment takes ten times as long
+        found = scratch("found", chunk.size, chunk.dtype)
+        _kernels.look_up_into(labels, codebook, found)
+        np.multiply(found, is_kept, out=found)  # a masked assignment takes ten times as long
+        losses.append(loss_of(chunk, found, dtype))
+        chunk[:] = found
+    return add(losses)
 
 
 def _few_values(patterns: Patterns, dtype: str) -> tuple[_Counted | None, int]:

@@ -1,4 +1,4 @@
-"""The errors that deepcomp raises on purpose."""
+"""The errors that deepcomp raises on purpose, and its warning."""
 
 
 class DczError(ValueError):
@@ -10,3 +10,10 @@ class DczError(ValueError):
 
 class UnsupportedVersionError(DczError):
     """Raise when a ``.dcz`` file has a version that this reader does not know."""
+
+
+class LossWarning(UserWarning):
+    """Warn that what was pruned and shared lost much: a relative error above 0.1.
+
+    The message names the tensors that lost most, and says what loses less.
+    """

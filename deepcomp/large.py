@@ -25,6 +25,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import job
+from .losses import warn
 from .places import absolute, remove_folder, write_whole
 from .records import MAX_BLOCK_NUMEL
 from .urls import join
@@ -86,7 +87,13 @@ def compress_checkpoint(
     Returns
     -------
     CompressedModel
-        What `load` returns for `target`.
+        What `load` returns for `target`; the relative errors are known besides, but not those of
+        shards that an earlier call finished.
+
+    Warns
+    -----
+    LossWarning
+        As of `compress`.
 
     Raises
     ------
@@ -108,7 +115,7 @@ def compress_checkpoint(
     >>> source, target = (os.path.join(folder.name, name) for name in ("model.npz", "packed"))
     >>> np.savez(source, w=np.eye(64), b=np.ones(64))
     >>> deepcomp.compress_checkpoint(source, target, bits=2)
-    <CompressedModel of 2 tensors, ... of 33280 bytes>
+    <CompressedModel of 2 tensors, ... of 33280 bytes, exact>
     >>> sorted(os.listdir(target))
     ['model-00001-of-00001.dcz', 'model.dcz.index.json', 'model.dcz.job.json']
     >>> folder.cleanup()
@@ -143,9 +150,13 @@ def compress_checkpoint(
     )
     shards = shards_of(model, target, shard_nbytes)
     with Workers(n_jobs, sum(t.numel for t in model.tensors)) as workers:
-        run(workers, model, shards, join(target, job.PARTS_NAME), task_numel)
+        losses = run(workers, model, shards, join(target, job.PARTS_NAME), task_numel)
     _finish(model, shards, target)
-    return load(join(target, INDEX_NAME))
+    packed = load(join(target, INDEX_NAME))
+    for name, loss in losses.items():
+        packed[name].loss = loss
+    warn(losses)
+    return packed
 
 
 def _finish(model: LargeModel, shards: list[ShardFile], target: str) -> None:

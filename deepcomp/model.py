@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from .losses import Loss, suffix, total
 from .patterns import matches
 from .tensor import CompressedTensor
 
@@ -69,8 +70,23 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         own = [t.record for name, t in self.items() if name not in self.aliases]
         return (
             f"<CompressedModel of {len(self)} tensors, "
-            f"{sum(r.section_nbytes for r in own)} of {sum(r.dense_nbytes for r in own)} bytes>"
+            f"{sum(r.section_nbytes for r in own)} of {sum(r.dense_nbytes for r in own)} bytes"
+            f"{suffix(self.relative_error)}>"
         )
+
+    @property
+    def losses(self) -> dict[str, Loss | None]:
+        """What each tensor lost when it was compressed, tied ones once; None where not known."""
+        return {name: t.loss for name, t in self.items() if name not in self.aliases}
+
+    @property
+    def relative_error(self) -> float | None:
+        """Norm of what compressing changed over that of the tensors in which it changed something.
+
+        0 if nothing was lost. None if it is not known of a tensor, as of those that were loaded.
+        """
+        known = [loss for loss in self.losses.values() if loss is not None]
+        return total(known) if len(known) == len(self.losses) else None
 
     def select(self, *patterns: str) -> CompressedModel:
         """Return the tensors that some pattern matches.

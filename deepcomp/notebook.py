@@ -5,10 +5,10 @@ Only the index is read: a table costs nothing, whatever the size of the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
+from .losses import text_of
 from .tables import printable
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 MAX_ROWS = 60
 _COLUMNS = ("tensor", "shape", "dtype", "layout", "kept %", "bits", "bytes", "ratio")
+_ERROR = "relative error"  # a column only where one is known
 
 
 def model_html(packed: CompressedModel) -> str:
@@ -27,10 +28,11 @@ def model_html(packed: CompressedModel) -> str:
     rows = []
     for name, tensor in list(packed.items())[:MAX_ROWS]:
         first = packed.aliases.get(name)
-        rows.append(_cells(tensor) if first is None else [name, f"= {first}", *[""] * 6])
+        rows.append(_cells(tensor) if first is None else [name, f"= {first}", *[""] * 7])
     if len(packed) > MAX_ROWS:
-        rows.append([f"... and {len(packed) - MAX_ROWS} more", *[""] * 7])
-    rows.append(["all tensors", *[""] * 5, f"{nbytes:,}", _ratio(dense_nbytes, nbytes)])
+        rows.append([f"... and {len(packed) - MAX_ROWS} more", *[""] * 8])
+    sizes = f"{nbytes:,}", _ratio(dense_nbytes, nbytes)
+    rows.append(["all tensors", *[""] * 5, *sizes, _error(packed.relative_error)])
     n_tensors = f"{len(packed)} tensor{'' if len(packed) == 1 else 's'}"
     caption = f"CompressedModel: {n_tensors}, {dense_nbytes:,} bytes in {nbytes:,}"
     return _table(caption, rows)
@@ -52,6 +54,7 @@ def _cells(tensor: CompressedTensor) -> list[str]:
         str(record.bits or ""),
         f"{record.section_nbytes:,}",
         _ratio(record.dense_nbytes, record.section_nbytes),
+        _error(tensor.relative_error),
     ]
 
 
@@ -59,11 +62,18 @@ def _ratio(before: int, after: int) -> str:
     return f"{before / after:.2f}×" if after else ""
 
 
-def _table(caption: str, rows: Iterable[list[str]]) -> str:
-    """Make a table of texts, which are escaped; numbers stand to the right."""
+def _error(relative_error: float | None) -> str:
+    return "" if relative_error is None else text_of(relative_error)
 
-    def line(tag: str, cells: Iterable[str]) -> str:
-        aligned = zip(["left"] * 4 + ["right"] * 4, cells, strict=True)
+
+def _table(caption: str, rows: list[list[str]]) -> str:
+    """Make a table of texts, which are escaped; numbers stand to the right."""
+    head = [*_COLUMNS, _ERROR]
+    if not any(row[-1] for row in rows):
+        head, rows = head[:-1], [row[:-1] for row in rows]
+
+    def line(tag: str, cells: list[str]) -> str:
+        aligned = zip(["left"] * 4 + ["right"] * (len(head) - 4), cells, strict=True)
         return "".join(
             f'<{tag} style="text-align:{side}">{escape(printable(cell))}</{tag}>'
             for side, cell in aligned
@@ -72,5 +82,5 @@ def _table(caption: str, rows: Iterable[list[str]]) -> str:
     body = "".join(f"<tr>{line('td', cells)}</tr>" for cells in rows)
     return (
         f'<table style="font-variant-numeric:tabular-nums"><caption>{escape(caption)}</caption>'
-        f"<thead><tr>{line('th', _COLUMNS)}</tr></thead><tbody>{body}</tbody></table>"
+        f"<thead><tr>{line('th', head)}</tr></thead><tbody>{body}</tbody></table>"
     )

@@ -4,11 +4,12 @@ Every text that comes from a file passes `text`. Styles are classes, sizes are a
 the page's content security policy knows no inline style.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .figures import KINDS, by_kind
+from .losses import suffix, text_of
 from .report import Report, Row
 from .tables import printable
 
@@ -42,6 +43,7 @@ _COLUMNS = (
     _Column("ratio", "ratio", "", True),
     _Column("against\nfloat32", "ratio against float32", "wide", True),
 )
+_ERROR = _Column("relative\nerror", "relative error", "", True)  # only where one is known
 
 
 def text(raw: str) -> str:
@@ -73,7 +75,7 @@ def facts(report: Report) -> str:
     names = f" and {_plural(tied, 'tied name')}" if tied else ""
     return (
         f"{_plural(len(own), 'tensor')}{names}, {_plural(n_weights, 'weight')}, "
-        f".dcz format {report.format_version}"
+        f".dcz format {report.format_version}{suffix(report.relative_error)}"
     )
 
 
@@ -159,11 +161,15 @@ def metadata(report: Report) -> str:
 def table(report: Report) -> str:
     """Make the table of all tensors; its column of bytes adds up to the file."""
     largest = max((row.nbytes for row in report.rows), default=0)
-    head = "".join(map(_head, _COLUMNS))
-    body = "\n".join(_line(i, row, largest) for i, row in enumerate(report.rows))
-    foot = [_foot_line(f"({what})", n, "") for what, n in report.overhead.items()]
-    ratio = f"{report.dense_nbytes / report.file_nbytes:.2f}×"
-    foot.append(_foot_line("file", report.file_nbytes, ratio))
+    is_known = any(row.relative_error is not None for row in report.rows)
+    columns = (*_COLUMNS, _ERROR) if is_known else _COLUMNS
+    head = "".join(map(_head, columns))
+    body = "\n".join(_line(i, row, largest, columns) for i, row in enumerate(report.rows))
+    foot = [_foot_line(columns, tensor=f"({what})", bytes=n) for what, n in report.overhead.items()]
+    totals = {"ratio": f"{report.dense_nbytes / report.file_nbytes:.2f}×"}
+    if report.relative_error is not None:
+        totals[_ERROR.title] = text_of(report.relative_error)
+    foot.append(_foot_line(columns, tensor="file", bytes=report.file_nbytes, **totals))
     return (
         f'<table id="tensors"><thead><tr>{head}</tr></thead>\n'
         f"<tbody>{body}</tbody>\n<tfoot>{chr(10).join(foot)}</tfoot></table>"
@@ -178,7 +184,7 @@ def _head(column: _Column) -> str:
     return f"<th {attributes}>{column.title}</th>"
 
 
-def _line(i: int, row: Row, largest: int) -> str:
+def _line(i: int, row: Row, largest: int, columns: Sequence[_Column]) -> str:
     shape = "×".join(map(str, row.shape)) or "scalar"
     under = shape if row.tied_to is None else f"= {row.tied_to}"
     css = "shape" if row.tied_to is None else "shape tied"
@@ -199,17 +205,20 @@ def _line(i: int, row: Row, largest: int) -> str:
         (_mini(row, largest), ""),
         _number(row.ratio, ".2f", "×"),
         _number(row.ratio_float32, ".2f", "×"),
+        _number(row.relative_error, ".3g"),
     ]
     filled = "".join(
         f'<td{_class(column.css)} data-value="{text(str(value))}">{shown}</td>'
-        for column, (shown, value) in zip(_COLUMNS, cells, strict=True)
+        for column, (shown, value) in zip(columns, cells)
     )
     return f'<tr class="row" data-row="{i}" data-layout="{row.layout}">{filled}</tr>'
 
 
-def _foot_line(what: str, nbytes: int, ratio: str) -> str:
-    filled = {"tensor": what, "bytes": f"{nbytes:,}", "ratio": ratio}
-    cells = "".join(f"<td{_class(c.css)}>{filled.get(c.title, '')}</td>" for c in _COLUMNS)
+def _foot_line(columns: Sequence[_Column], **filled: Any) -> str:
+    """Fill some cells, by the titles of their columns."""
+    nbytes = filled["bytes"]
+    filled["bytes"] = f"{nbytes:,}"
+    cells = "".join(f"<td{_class(c.css)}>{filled.get(c.title, '')}</td>" for c in columns)
     return f'<tr data-bytes="{nbytes}">{cells}</tr>'
 
 

@@ -6,6 +6,7 @@ is whole, so that a task which runs twice does no harm. Parts need not be durabl
 of the system has damaged is made again.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -20,11 +21,13 @@ from .decode import Patterns
 from .encode import Weight, encode_part, record_of
 from .errors import DczError
 from .extents import Extent
+from .losses import Loss, in_order
 from .passes import Pass, drive, over
 from .pipeline import Encoded, check_finite, encode_weight
 from .places import remove_file
 from .plans import Plan
 from .records import ITEMSIZE, MAX_BLOCK_NUMEL, TensorRecord
+from .squares import loss_of_cut
 from .writer import Writer
 
 
@@ -112,18 +115,30 @@ def evaluate(asked: Pass, parts: Sequence[tuple[Extent, Stage]]) -> list[Any]:
     return answers
 
 
-def count_part(patterns: Patterns, dtype: str) -> Counts:
-    """Count what occurs in a part that begins with a block."""
-    return count_entries(patterns, dtype, MAX_BLOCK_NUMEL)
+def count_part(extent: Extent, stage: Stage) -> list[tuple[Counts, Loss]]:
+    """Count what occurs in a part that begins with a block, and what the stage takes from it."""
+    patterns = extent.read()
+    cut = None
+    if stage.cut is not None and stage.cut != (0, 0):
+        cut = loss_of_cut(patterns, extent.dtype, *stage.cut)
+    shared = _put_through(patterns, extent.dtype, stage)
+    return [(count_entries(patterns, extent.dtype, MAX_BLOCK_NUMEL), in_order(cut, shared))]
 
 
-def encode_wholes(path: str, tensors: Sequence[Whole]) -> None:
-    """Compress tensors, one after the other, into a file."""
+def encode_wholes(path: str, tensors: Sequence[Whole]) -> dict[str, Loss]:
+    """Compress tensors, one after the other, into a file; return what each lost."""
     if is_whole(path, [t.extent.name for t in tensors]):
-        return
-    with Writer(path, {}, durable=False) as writer:
+        kept = json.loads(Reader(path).index.metadata["losses"])
+        return {name: Loss(*sums) for name, sums in kept.items()}
+    losses: dict[str, Loss] = {}
+    metadata: dict[str, str] = {}
+    with Writer(path, metadata, durable=False) as writer:
         for tensor in tensors:
-            writer.add(*compress_whole(tensor))
+            encoded = compress_whole(tensor)
+            writer.add(encoded.record, encoded.section)
+            losses[encoded.record.name] = encoded.loss
+        metadata["losses"] = json.dumps(losses)  # for a call that goes on; the shard is without
+    return losses
 
 
 def compress_whole(tensor: Whole) -> Encoded:
@@ -196,11 +211,17 @@ def is_whole(path: str, names: Sequence[str]) -> bool:
 
 def _read(extent: Extent, stage: Stage) -> Patterns:
     patterns = extent.read()
+    _put_through(patterns, extent.dtype, stage)
+    return patterns
+
+
+def _put_through(patterns: Patterns, dtype: str, stage: Stage) -> Loss | None:
+    """Prune and share a part, in place; return what sharing changes."""
     if stage.cut is not None:
         prune.keep_at_least(patterns, *stage.cut, out=patterns)
-    if stage.codebook is not None:
-        put_codebook(patterns, extent.dtype, stage.codebook)
-    return patterns
+    if stage.codebook is None:
+        return None
+    return put_codebook(patterns, dtype, stage.codebook)
 
 
 def _join(writer: Writer, tensor: Pieces) -> None:

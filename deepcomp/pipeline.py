@@ -6,7 +6,7 @@ Han, Mao, Dally, "Deep Compression", ICLR 2016.
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,12 +17,21 @@ from .cut_passes import Cut, check_finite_passes, cut_passes
 from .encode import Patterns, Weight, encode_tensor
 from .floats import to_patterns as to_patterns
 from .floats import to_values as to_values
+from .losses import EXACT, Loss, in_order
 from .passes import drive, over
 from .records import ITEMSIZE, TensorRecord
 from .rules import Names, Rule, assign, check_bits, check_number, excluded, pruning_rule
+from .squares import loss_of_cut
 
 _FEW = 0.7  # of the entries are kept
-Encoded = tuple[TensorRecord, list[bytes | memoryview]]
+
+
+class Encoded(NamedTuple):
+    """A tensor as it will be in a file, and what it lost on the way."""
+
+    record: TensorRecord
+    section: list[bytes | memoryview]
+    loss: Loss = EXACT
 
 
 def encode_model(
@@ -47,7 +56,7 @@ def encode_model(
 
     Returns
     -------
-    iterator of (TensorRecord, list of bytes)
+    iterator of Encoded
     """
     bits_of, what, numbers = settings_of(tensors, bits, sparsity, threshold, std, scope, exclude)
     for tensor in tensors:
@@ -90,16 +99,19 @@ def encode_weight(
     weight: Weight, cut: Cut | None, bits: int | None, in_place: bool = False
 ) -> Encoded:
     """Prune, share and encode one tensor; its patterns are not changed, unless `in_place`."""
+    lost = shared = None
     if cut is not None or bits is not None:
+        if cut is not None:
+            lost = loss_of_cut(weight.patterns, weight.dtype, *cut)
         out = weight.patterns if in_place else None
         kept = prune.keep_at_least(weight.patterns, *(cut or (0, 0)), out=out)
         weight = replace(weight, patterns=kept)
     if bits is not None:
-        share(weight.patterns, weight.dtype, bits)
-    return encode_tensor(weight)
+        shared = share(weight.patterns, weight.dtype, bits)
+    return Encoded(*encode_tensor(weight), in_order(lost, shared))
 
 
-def share(patterns: Patterns, dtype: str, bits: int) -> None:
+def share(patterns: Patterns, dtype: str, bits: int) -> Loss:
     """Replace the entries of a tensor by at most ``2**bits`` shared values, in place.
 
     Zeros stay zero. A tensor whose other entries have few enough distinct
@@ -114,6 +126,10 @@ def share(patterns: Patterns, dtype: str, bits: int) -> None:
     bits : int
         1 to 8.
 
+    Returns
+    -------
+    Loss
+
     References
     ----------
     Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.
@@ -123,9 +139,11 @@ def share(patterns: Patterns, dtype: str, bits: int) -> None:
         where = patterns != 0  # zeros cost time in each pass
     kept = patterns[where]
     codebook = drive(codebook_passes(bits, dtype, patterns.size), over([(kept, dtype)]))
-    if codebook is not None:
-        put_codebook(kept, dtype, codebook)
-        patterns[where] = kept
+    if codebook is None:
+        return EXACT
+    loss = put_codebook(kept, dtype, codebook)
+    patterns[where] = kept
+    return loss
 
 
 def check_finite(weight: Weight) -> None:

@@ -5,7 +5,7 @@ Standard library only.
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +46,8 @@ class Row:
         At the tensor's own dtype.
     parts : dict of str to int
         `nbytes` by what it is; keys from `STREAMS`.
+    relative_error : float or None
+        As of `CompressedTensor`: no file says it.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Row:
     nbytes: int
     dense_nbytes: int
     parts: dict[str, int]
+    relative_error: float | None = None
 
     @property
     def kept(self) -> float | None:
@@ -110,6 +113,8 @@ class Report:
     file_nbytes, dense_nbytes, float32_nbytes : int
         Of the file; of its tensors at their own dtypes; of their entries at four bytes. Tied
         weights count once.
+    relative_error : float or None
+        As of `CompressedModel`.
     """
 
     file: str
@@ -120,6 +125,7 @@ class Report:
     file_nbytes: int
     dense_nbytes: int
     float32_nbytes: int
+    relative_error: float | None = None
 
     def parts(self) -> dict[str, int]:
         """Return the bytes of the file by what they are."""
@@ -183,7 +189,12 @@ def report_model(packed: "CompressedModel", name: str = "") -> Report:
     if overhead is None:
         index, overhead = when_written(index, lambda n: packed[n].section())
     version = ".".join(map(str, least_version(index.entries)))
-    return _report(name, version, index, lambda n: packed[n].section(), overhead)
+    report = _report(name, version, index, lambda n: packed[n].section(), overhead)
+    rows = [
+        row if row.tied_to else replace(row, relative_error=packed[row.name].relative_error)
+        for row in report.rows
+    ]
+    return replace(report, rows=rows, relative_error=packed.relative_error)
 
 
 def _report(
@@ -278,7 +289,9 @@ def _row(record: TensorRecord, data: memoryview) -> Row:
 
 def _with_computed(row: Row) -> dict[str, Any]:
     computed = {name: getattr(row, name) for name in ("kept", "ratio", "ratio_float32")}
-    return asdict(row) | {"shape": list(row.shape)} | computed
+    values = asdict(row) | {"shape": list(row.shape)} | computed
+    del values["relative_error"]  # which no file says
+    return values
 
 
 def to_json(report: Report) -> dict[str, Any]:

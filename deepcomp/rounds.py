@@ -11,6 +11,7 @@ from .codebook_passes import codebook_passes
 from .cut_passes import Cut, check_finite_passes, cut_passes
 from .extents import Extent
 from .large_model import LargeModel, LargeTensor, ShardFile, batches, name_all
+from .losses import Loss, add
 from .part_tasks import (
     Pieces,
     Stage,
@@ -29,16 +30,16 @@ from .urls import join
 from .workers import Task, Workers
 
 T = TypeVar("T")
-_Asked = tuple[Pass, Sequence[Stage]]  # of each part, what was done to it before
+_Asked = tuple[Pass | None, Sequence[Stage]]  # None: count; and what is done to each part before
 _Staged = Generator[_Asked, list[Any], T]
-_Prepared = tuple[Plan, list[Stage]]
+_Prepared = tuple[Plan, list[Stage], Loss]
 _N_PASSES = {1: 3, 2: 3, 4: 6, 8: 7}  # of a large tensor, by bytes of an entry: about so many
 _ENCODING = 0.3  # about so much of the work on it is done when they are over
 
 
 def run(
     workers: Workers, model: LargeModel, shards: list[ShardFile], folder: str, task_numel: int
-) -> None:
+) -> dict[str, Loss]:
     """Write all shards that are not there yet.
 
     Parameters
@@ -49,6 +50,11 @@ def run(
     folder : str
         For the parts; a path or a URL.
     task_numel : int
+
+    Returns
+    -------
+    dict of str to Loss
+        Of the tensors of these shards: what is in the others is not known any more.
     """
     checks = [
         Task(name_all(s.tensors), 0, is_whole, (s.path, [t.name for t in s.tensors]))
@@ -71,8 +77,9 @@ def run(
                 large += batch
             else:
                 wholes.append(_whole_task(contents[-1][-1], batch, cuts))
-    pieces = _encode_large(workers, wholes, large, cuts, paths)
+    pieces, losses = _encode_large(workers, wholes, large, cuts, paths)
     workers.run([_assembly(s, [pieces.get(c, c) for c in cs]) for s, cs in zip(todo, contents)])
+    return losses
 
 
 def _assembly(shard: ShardFile, contents: list[str | Pieces]) -> Task:
@@ -148,22 +155,28 @@ def _encode_large(
     large: list[LargeTensor],
     cuts: dict[str, list[Cut]],
     paths: _Paths,
-) -> dict[str, Pieces]:
-    """Encode tensors that are cut, all at a time, and do other tasks in the first round.
+) -> tuple[dict[str, Pieces], dict[str, Loss]]:
+    """Encode tensors that are cut, all at a time, and other tensors in the first round.
 
     Returns
     -------
     dict of str to Pieces
         By `_Paths.of` the tensor.
+    dict of str to Loss
+        Of all of them.
     """
     pieces: dict[str, Pieces] = {}
+    losses: dict[str, Loss] = {}
     at_work = [(t, _tensor_passes(t, cuts.get(t.name))) for t in large]
     asked: dict[str, _Asked] = {t.name: next(passes) for t, passes in at_work}
     while tasks or at_work:
         n_others = len(tasks)
         for tensor, _ in at_work:
             tasks += _evaluations(tensor, *asked[tensor.name])
-        answers = iter(workers.run(tasks)[n_others:])
+        results = workers.run(tasks)
+        for result in results[:n_others]:
+            losses |= result or {}  # `encode_piece` has none
+        answers = iter(results[n_others:])
         tasks, going_on = [], []
         for tensor, passes in at_work:
             try:
@@ -171,20 +184,20 @@ def _encode_large(
                 asked[tensor.name] = passes.send(of_tensor)
                 going_on.append((tensor, passes))
             except StopIteration as end:
-                plan, stages = end.value
+                plan, stages, losses[tensor.name] = end.value
                 made = _pieces(tensor, plan, stages, paths)
                 pieces[paths.of([tensor])] = made
                 tasks += _encodings(tensor, made)
         at_work = going_on
-    return pieces
+    return pieces, losses
 
 
-def _evaluations(tensor: LargeTensor, asked: Pass, stages: Sequence[Stage]) -> list[Task]:
+def _evaluations(tensor: LargeTensor, asked: Pass | None, stages: Sequence[Stage]) -> list[Task]:
     share = (1 - _ENCODING) / _N_PASSES[ITEMSIZE[tensor.dtype]]
-    return [
-        Task(_what(e), e.numel * share, evaluate, (asked, [(e, stage)]))
-        for e, stage in zip(tensor.extents, stages, strict=True)
-    ]
+    parts = list(zip(tensor.extents, stages, strict=True))
+    if asked is None:
+        return [Task(_what(e), e.numel * share, count_part, (e, stage)) for e, stage in parts]
+    return [Task(_what(e), e.numel * share, evaluate, (asked, [(e, stage)])) for e, stage in parts]
 
 
 def _encodings(tensor: LargeTensor, pieces: Pieces) -> list[Task]:
@@ -222,8 +235,9 @@ def _tensor_passes(tensor: LargeTensor, cuts: list[Cut] | None) -> _Staged[_Prep
         numel = prod(tensor.shape)
         codebook = yield from _at(stages, codebook_passes(tensor.bits, tensor.dtype, numel))
         stages = [Stage(stage.cut, codebook) for stage in stages]
-    counted = yield Pass(count_part), stages
-    return make_plan(counts.add(counted), ITEMSIZE[tensor.dtype]), stages
+    counted = yield None, stages
+    plan = make_plan(counts.add([found for found, _ in counted]), ITEMSIZE[tensor.dtype])
+    return plan, stages, add([loss for _, loss in counted])
 
 
 def _at(stages: list[Stage], passes: Passes[T]) -> _Staged[T]:

@@ -3,14 +3,16 @@
 ``formats/dcz.md``, section 7.1: a block can be decoded without the others.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
 from math import prod
 from operator import index
+from typing import Any
 
 import numpy as np
 
 from .decode import Patterns, TensorDecoder
-from .kept_rows import AnyDecoder, RowsDecoder
+from .kept_rows import AnyDecoder, RowsDecoder, decoder_of
 from .records import TensorRecord
 
 
@@ -64,6 +66,20 @@ def bytes_of(decoder: AnyDecoder, first: int, last: int) -> tuple[int, int]:
             start = start or block.offset
             end = block.offset + nbytes
     return start, end
+
+
+def decoder_of_head(record: TensorRecord, fetch: Callable[..., Any]) -> AnyDecoder:
+    """Make a decoder of a section of which only the beginning is fetched and checked."""
+    head = record.head_nbytes
+    return decoder_of(record, fetch(0, head), head)
+
+
+def decode_fetched(
+    decoder: AnyDecoder, fetch: Callable[..., Any], first: int, last: int
+) -> Patterns:
+    """Do as `decode_between`; only what is needed of the section is fetched and checked before."""
+    fetch(*bytes_of(decoder, first, last))  # the decoder has a view of the section
+    return decode_between(decoder, first, last)
 
 
 def decode_between(decoder: AnyDecoder, first: int, last: int) -> Patterns:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from .arrays import Source
+    from .pipeline import Encoded
 
 CHECKPOINTS = (".safetensors", ".pt", ".pth", ".npz", ".bin")  # names that others' files have
 
@@ -98,7 +99,7 @@ def save(
         if not isinstance(key, str) or not isinstance(value, str):
             raise ValueError(f"metadata must map strings to strings, not {key!r} to {value!r}")
     originals: Mapping[str, CompressedTensor | Source | str]
-    encoded: Iterator[tuple[str, tuple[TensorRecord, Iterable[bytes | memoryview]] | str]]
+    encoded: Iterator[tuple[str, Encoded | tuple[TensorRecord, Iterable[memoryview]] | str]]
     if isinstance(model, CompressedModel):
         tensors = {name: model.aliases.get(name, tensor) for name, tensor in model.items()}
         originals, encoded = tensors, _sections(tensors)
@@ -112,7 +113,7 @@ def save(
             if isinstance(entry, str):
                 writer.add_alias(name, entry)
             else:
-                writer.add(*entry)
+                writer.add(*entry[:2])
         if verify:
             reader = writer.read_back()
             compare(model_of(reader), originals, reader.name)

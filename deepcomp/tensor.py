@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .errors import DczError
+from .losses import suffix
 from .records import TensorRecord
 from .sections import Section, read_section
 
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
     from .csr import CSR
     from .decode import Patterns
     from .kept_rows import AnyDecoder
+    from .losses import Loss
 
+Fetch = Callable[..., memoryview]
 _T = TypeVar("_T")
 
 
@@ -39,14 +42,17 @@ class CompressedTensor:
         Its description in the index of the file.
     origin : str
         The name of the file, for messages; empty if it is of none.
+    loss : Loss or None
+        What it lost when it was compressed; None if it was loaded: no file says it.
     """
 
     def __init__(
-        self, record: TensorRecord, fetch: Callable[..., memoryview], origin: str = ""
+        self, record: TensorRecord, fetch: Fetch, origin: str = "", loss: Loss | None = None
     ) -> None:
         self.record = record
         self._fetch = fetch  # as Reader.section: with two offsets, only what is between them counts
         self.origin = origin
+        self.loss = loss
         self._made: AnyDecoder | None = None
 
     @property
@@ -74,12 +80,17 @@ class CompressedTensor:
         """Fraction of entries that are kept, 0 to 1; None where it is not recorded (raw)."""
         return None if self.record.nnz is None else self.record.nnz / self.record.numel
 
+    @property
+    def relative_error(self) -> float | None:
+        """Norm of what compressing changed over that of the weights; None if it was loaded."""
+        return None if self.loss is None else self.loss.relative_error
+
     def __repr__(self) -> str:
         r = self.record
         kept = "" if self.density is None else f", {100 * self.density:.1f} % kept"
         return (
             f"<CompressedTensor {r.name!r} {r.dtype} {list(r.shape)}, {r.layout}{kept}, "
-            f"{r.section_nbytes} of {r.dense_nbytes} bytes>"
+            f"{r.section_nbytes} of {r.dense_nbytes} bytes{suffix(self.relative_error)}>"
         )
 
     def section(self) -> memoryview:
@@ -164,13 +175,14 @@ class CompressedTensor:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the encoded bytes; a copy does not need the file."""
         fetch = partial(view, bytes(self.section()))
-        return CompressedTensor, (self.record, fetch, self.origin)
+        return CompressedTensor, (self.record, fetch, self.origin, self.loss)
 
     def under(self, name: str) -> CompressedTensor:
         """Return the same tensor under another name, or itself if it has that name."""
         if name == self.name:
             return self
-        return CompressedTensor(replace(self.record, name=name), self._fetch, self.origin)
+        record = replace(self.record, name=name)
+        return CompressedTensor(record, self._fetch, self.origin, self.loss)
 
     @cached_property
     def _matrix(self) -> Any:
@@ -328,25 +340,14 @@ class CompressedTensor:
         array([[1., 0.],
                [0., 1.]], dtype=float32)
         """
-        from .slices import row_entries
+        from .slices import decode_fetched, decoder_of_head, row_entries
         from .values import to_values
 
         first, last = row_entries(self.record, start, stop)
-        patterns = self._named(lambda: self._decode_between(first, last))
+        make = partial(decoder_of_head, self.record, self._fetch)
+        decoder = self._made = self._made or self._named(make)
+        patterns = self._named(lambda: decode_fetched(decoder, self._fetch, first, last))
         return to_values(patterns, self.dtype).reshape(int(stop) - int(start), *self.shape[1:])
-
-    def _decode_between(self, first: int, last: int) -> Patterns:
-        """Decode some entries; only what is needed of the section is fetched and checked."""
-        from .kept_rows import decoder_of
-        from .slices import bytes_of, decode_between
-
-        decoder = self._made
-        if decoder is None:
-            head = self.record.head_nbytes
-            decoder = decoder_of(self.record, self._fetch(0, head), head)
-            self._made = decoder  # it has a view of the section: what is fetched later is in it
-        self._fetch(*bytes_of(decoder, first, last))
-        return decode_between(decoder, first, last)
 
     def to_csr(self) -> CSR:
         """Decode into compressed sparse rows, without a dense array in between.

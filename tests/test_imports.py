@@ -32,12 +32,13 @@ ALLOWED = {
     ),
     "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
     "tables": (set(), False),
+    "losses": ({"errors", "tables"}, False),
     "report": ({"errors", "index", "records", "container", "sections", "writer"}, False),
     "listing": ({"report", "tables"}, False),
-    "notebook": ({"tables"}, False),
+    "notebook": ({"losses", "tables"}, False),
     "figures": ({"huffman", "kept_rows", "sections", "tensor", "values"}, True),
     "page": ({"figures", "model", "page_parts", "report", "tables"}, True),
-    "page_parts": ({"figures", "report", "tables"}, False),
+    "page_parts": ({"figures", "losses", "report", "tables"}, False),
     "plot": ({"", "figures", "model", "report", "tables", "tensor"}, False),
     "_reference": (set(), True),
     "_reference_kmeans": (set(), True),
@@ -74,21 +75,23 @@ ALLOWED = {
     "rules": ({"arrays", "patterns"}, False),
     "floats": ({"prune", "records"}, True),
     "passes": (set(), True),
+    "squares": ({"_kernels", "losses", "memory", "prune"}, True),
     "cut_passes": ({"_kernels", "floats", "passes", "prune"}, True),
     "codebook_passes": (
-        {"_kernels", "floats", "kmeans", "memory", "passes", "prune", "records", "sharing"},
+        {"_kernels", "floats", "kmeans", "losses", "memory", "passes", "prune", "records"}
+        | {"sharing", "squares"},
         True,
     ),
     "pipeline": (
-        {"arrays", "codebook_passes", "cut_passes", "encode", "floats"}
-        | {"passes", "prune", "records", "rules"},
+        {"arrays", "codebook_passes", "cut_passes", "encode", "floats", "losses"}
+        | {"passes", "prune", "records", "rules", "squares"},
         True,
     ),
-    "tensor": ({"errors", "records", "sections"}, False),
+    "tensor": ({"errors", "losses", "records", "sections"}, False),
     "csr": ({"errors", "records", "relindex", "tensor", "values"}, True),
     "readback": ({"errors", "tensor"}, False),
-    "model": ({"patterns", "tensor"}, False),
-    "compression": ({"model", "tensor"}, False),
+    "model": ({"losses", "patterns", "tensor"}, False),
+    "compression": ({"losses", "model", "tensor"}, False),
     "storage": (
         {"compression", "container", "errors", "model", "readback", "records"}
         | {"shards", "tensor", "urls", "writer"},
@@ -97,20 +100,21 @@ ALLOWED = {
     "extents": ({"arrays", "decode", "places", "records", "urls"}, True),
     "part_tasks": (
         {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
-        | {"extents", "passes", "pipeline", "places", "plans", "prune", "records", "writer"},
+        | {"extents", "losses", "passes", "pipeline", "places", "plans", "prune", "records"}
+        | {"squares", "writer"},
         False,
     ),
     "workers": ({"part_tasks"}, False),
     "job": ({"", "places", "urls"}, False),
     "large_model": ({"arrays", "extents", "importers", "pipeline", "records", "urls"}, False),
     "rounds": (
-        {"", "codebook_passes", "counts", "cut_passes", "extents", "large_model", "part_tasks"}
-        | {"passes", "plans", "records", "urls", "workers"},
+        {"", "codebook_passes", "counts", "cut_passes", "extents", "large_model", "losses"}
+        | {"part_tasks", "passes", "plans", "records", "urls", "workers"},
         False,
     ),
-    "large": ({"", "job", "places", "records", "urls"}, False),
+    "large": ({"", "job", "losses", "places", "records", "urls"}, False),
     "hf": ({"compression", "model", "storage"}, False),
-    "difference": ({"decode", "values"}, True),
+    "difference": ({"decode", "losses", "prune", "records", "squares", "values"}, True),
     "cli": ({"commands", "commands.terminal", "errors", "tables"}, False),
     "__main__": ({"cli"}, False),
     "commands.terminal": (set(), False),
@@ -123,13 +127,14 @@ ALLOWED = {
     ),
     "commands.streams": ({"container", "errors", "urls", "commands.terminal"}, False),
     "commands.compress": (
-        {"container", "report", "urls"}
+        {"container", "errors", "report", "urls"}
         | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
         False,
     ),
-    "commands.summary": ({"report", "tables"}, False),
+    "commands.summary": ({"losses", "report", "tables"}, False),
     "commands.large": (
-        {"errors", "tables", "commands.compress", "commands.streams", "commands.terminal"},
+        {"errors", "losses", "tables"}
+        | {f"commands.{name}" for name in ("compress", "streams", "summary", "terminal")},
         False,
     ),
     "commands.plan": (
@@ -142,7 +147,7 @@ ALLOWED = {
         False,
     ),
     "commands.diff": (
-        {"model", "tables", "tensor", "commands.streams", "commands.terminal"},
+        {"losses", "model", "tables", "tensor", "commands.streams", "commands.terminal"},
         False,
     ),
     "commands.inspect": (
@@ -174,7 +179,10 @@ ALLOWED = {
     "nn.trial": ({"arrays", "pipeline", "rules", "tensor"}, False),
     "nn.scan": ({"rules", "nn.trial"}, False),
     "nn.lagrange": ({"pipeline", "nn.trial"}, True),
-    "nn.budget": ({"compression", "records", "rules", "storage", "nn.lagrange", "nn.trial"}, False),
+    "nn.budget": (
+        {"compression", "errors", "records", "rules", "storage", "nn.lagrange", "nn.trial"},
+        False,
+    ),
     "nn.stored": (
         {"convolution", "decode", "entries", "errors", "index", "multiply", "records", "tensor"},
         True,

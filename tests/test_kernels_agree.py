@@ -213,6 +213,26 @@ def keep_at_least_into(draw):
 
 @case
 @st.composite
+def squares_into(draw):
+    rng, n = draw(generators()), draw(st.integers(0, 300))
+    is_bfloat16 = draw(st.booleans())
+    dtype = "float32" if is_bfloat16 else draw(st.sampled_from(("float16", "float32", "float64")))
+    scale = draw(st.sampled_from((1e-7, 1.0, 1e4)))  # 1e-7: float16 without its first bit
+    arrays = [(scale * rng.standard_normal(n)).astype(dtype) for _ in range(2)]
+    before, after = (array.view(f"u{array.itemsize}") for array in arrays)
+    if is_bfloat16:
+        before, after = ((p >> 16).astype(np.uint16) for p in (before, after))
+
+    def call(kernel, isa):
+        sums = np.ones(2)  # the kernel adds to what is there
+        kernel(before, after, is_bfloat16, sums)
+        return [sums]
+
+    return call
+
+
+@case
+@st.composite
 def kept_into(draw):
     patterns = draw(pattern_arrays(sizes=sizes))
     mask = (1 << (8 * patterns.itemsize - draw(st.integers(0, 1)))) - 1

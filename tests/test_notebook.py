@@ -20,11 +20,21 @@ def test_a_model_shows_a_row_for_each_tensor_and_their_sum():
     head, first, tied, total = rows_of(packed._repr_html_())
     nbytes = packed["tied"].nbytes
     ratio = f"{30 * 40 * 4 / nbytes:.2f}×"
-    assert head == ["tensor", "shape", "dtype", "layout", "kept %", "bits", "bytes", "ratio"]
-    expected = ["fc.weight", "30×40", "float32", "sparse", "10.0", "3", str(nbytes), ratio]
+    columns = ["tensor", "shape", "dtype", "layout", "kept %", "bits", "bytes", "ratio"]
+    assert head == [*columns, "relative error"]
+    distance = np.linalg.norm(packed["fc.weight"].to_dense() - weight)
+    error = f"{distance / np.linalg.norm(weight):.3g}"
+    expected = ["fc.weight", "30×40", "float32", "sparse", "10.0", "3", str(nbytes), ratio, error]
     assert first == expected and tied[:2] == ["tied", "= fc.weight"]
-    assert total[-2:] == [str(nbytes), ratio]
+    assert total[-3:] == [str(nbytes), ratio, error]
     assert rows_of(packed["fc.weight"]._repr_html_()) == [head, expected]
+
+
+def test_what_was_loaded_has_no_column_for_what_nobody_knows(tmp_path):
+    deepcomp.save({"w": np.eye(9)}, tmp_path / "m.dcz")
+    packed = deepcomp.load(tmp_path / "m.dcz")
+    for html in (packed._repr_html_(), packed["w"]._repr_html_()):
+        assert rows_of(html)[0][-1] == "ratio" and "relative" not in html
 
 
 def test_a_long_model_is_cut():

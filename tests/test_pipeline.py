@@ -37,7 +37,7 @@ def compress(tensors, **settings):
     if isinstance(tensors, dict):
         tensors = list(sources(tensors).values())
     result = {}
-    for record, section in encode_model(tensors, **settings):
+    for record, section, _ in encode_model(tensors, **settings):
         entries = np.empty(record.numel, f"u{record.itemsize}")
         TensorDecoder(record, memoryview(b"".join(section))).decode_into(entries)
         result[record.name] = entries

@@ -211,6 +211,7 @@ def _add_report(verbs: Any) -> None:
         "draw a .dcz file: one HTML page that needs no network",
         "",
         """  dcz report model.dcz -o report.html
+  dcz report model.dcz --original model.safetensors -o report.html
   dcz report model.dcz -o - | gzip > report.html.gz
 """,
         "0; 1 if the file is damaged;\n" + _TROUBLE,
@@ -222,6 +223,11 @@ def _add_report(verbs: Any) -> None:
         metavar="PAGE.html",
         required=True,
         help="the page; an old one is replaced (- is standard output)",
+    )
+    parser.add_argument(
+        "--original",
+        metavar="CHECKPOINT",
+        help="what was compressed: the page says how much each tensor lost, which no file knows",
     )
 
 

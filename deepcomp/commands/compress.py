@@ -7,12 +7,14 @@ import math
 import os
 import sys
 import time
+import warnings
 from collections.abc import Mapping
 from glob import escape
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
+from ..errors import LossWarning
 from ..report import make_report
 from ..urls import is_url
 from .settings import NAMES, RULES, combine
@@ -65,6 +67,8 @@ def run(options: argparse.Namespace) -> int:
             errors,
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
             time.perf_counter() - start,
+            packed,
+            checkpoint.left_out,
         )
         notes = notes_on(result, found)
     if options.json:
@@ -140,7 +144,9 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
         raise CommandError(str(error), EXIT_CONTENT) from error
     settings = settings_for(found, options)
     try:
-        return found, compress(checkpoint.tensors, scope=options.scope, **settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LossWarning)  # `notes_on` says it
+            return found, compress(checkpoint.tensors, scope=options.scope, **settings)
     except NotFiniteError as error:
         raise CommandError(
             f"{where}: tensor {error.tensor!r} has NaN or infinite entries: it cannot be pruned or "

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..losses import text_of
 from ..model import CompressedModel
 from ..tables import counted, printable
 from ..tensor import CompressedTensor
@@ -96,8 +97,11 @@ def _compare_entries(first: CompressedTensor, second: CompressedTensor) -> dict[
     if d.n_zeros:
         found["zeros"] = d.n_zeros
     if d.n_different:
-        largest = d.largest if math.isfinite(d.largest) else None
-        found["values"] = {"n_different": d.n_different, "largest_difference": largest}
+        found["values"] = {
+            "n_different": d.n_different,
+            "largest_difference": d.largest if math.isfinite(d.largest) else None,
+            "relative_error": d.relative_error if math.isfinite(d.relative_error) else None,
+        }
     return found
 
 
@@ -154,8 +158,9 @@ def _phrases(found: dict[str, Any]) -> list[str]:
     if "codebook" in found:
         phrases.append(_codebooks(**found["codebook"]))
     if "values" in found:
-        n, largest = found["values"].values()
+        n, largest, error = found["values"].values()
         by = "" if largest is None else f", by {largest:.3g} at most"
+        by += f", relative error {text_of(error)}" if error else ""
         by = " (the signs of zeros)" if largest == 0 else by
         phrases.append(f"values differ in {n:,} of {found['n_entries']:,} entries{by}")
     return phrases

@@ -7,7 +7,7 @@ import os
 from typing import Any
 
 from ..tables import counted, printable
-from .compress import checkpoint_nbytes
+from .compress import checkpoint_nbytes, read
 from .large import large_settings
 from .streams import display_name
 from .terminal import EXIT_CONTENT, CommandError, show, show_json
@@ -17,7 +17,7 @@ def run(options: argparse.Namespace) -> int:
     """Compress a sample, and print what the whole is expected to take."""
     from ..estimate import estimate
 
-    settings = large_settings(options)
+    settings = large_settings(read(options.input), options)
     names = ("bits", "sparsity", "threshold", "std", "scope", "exclude")
     try:
         expected = estimate(options.input, tuple(settings[name] for name in names))

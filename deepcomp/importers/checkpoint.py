@@ -5,7 +5,7 @@ import errno
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -32,10 +32,13 @@ class Checkpoint:
         tied.
     metadata : dict of str to str
         What the file says besides; empty where the format has no such thing.
+    left_out : list of str
+        The keys of what a PyTorch checkpoint holds beside the weights, as ``"optimizer"``.
     """
 
     tensors: Mapping[str, Source]
     metadata: dict[str, str]
+    left_out: list[str] = field(default_factory=list)
 
 
 def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Checkpoint:
@@ -89,17 +92,18 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     ...     np.savez(path, **{"fc.weight": np.eye(64), "fc.bias": np.ones(64)})
     ...     checkpoint = read_checkpoint(path)
     ...     deepcomp.compress(checkpoint.tensors, bits=2)
-    <CompressedModel of 2 tensors, ... of 33280 bytes>
+    <CompressedModel of 2 tensors, ... of 33280 bytes, exact>
     """
     path = os.fsdecode(path)
+    left_out: list[str] = []
     if is_url(path):
         tensors, metadata = _read_url(path, key)
     else:
         path = _model_in(path) if os.path.isdir(path) else path
-        tensors, metadata = _read(path, key)
+        tensors, metadata = _read(path, key, left_out)
     where = shown(path)
     try:
-        return Checkpoint(_listed(where, tensors), metadata)
+        return Checkpoint(_listed(where, tensors), metadata, list(dict.fromkeys(left_out)))
     except (ValueError, RuntimeError) as error:  # torch's own are RuntimeErrors
         raise ValueError(f"{where}: {error}") from None
 
@@ -160,10 +164,21 @@ def _model_in(folder: str) -> str:
     return os.path.join(folder, found[0])
 
 
-def _read(path: str, key: str | None) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Read the tensors and the metadata of a file, by its content, or else by its name."""
+def _read(
+    path: str, key: str | None, left_out: list[str]
+) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Read the tensors and the metadata of a file, by its content, or else by its name.
+
+    What else a PyTorch checkpoint holds is added to `left_out`.
+    """
+
+    def read_pytorch(file: str) -> tuple[Mapping[str, Any], dict[str, str]]:
+        state_dict, others = pytorch.read_file(file, key)
+        left_out.extend(others)
+        return state_dict, {}
+
     if os.path.basename(path) == pytorch.INDEX_NAME:
-        return safetensors.read_shards(path, lambda shard: (pytorch.read_file(shard, key), {}))
+        return safetensors.read_shards(path, read_pytorch)
     file_nbytes = os.stat(path).st_size
     if not os.path.isfile(path):
         raise ValueError(f"{path}: expected {_EXPECTED}, found no regular file")
@@ -180,7 +195,7 @@ def _read(path: str, key: str | None) -> tuple[Mapping[str, Any], dict[str, str]
     is_safetensors |= path.endswith(".safetensors") and not names
     is_pickle = start.startswith(b"\x80") and not is_safetensors  # as of torch 1.5
     if is_pickle or any(name.endswith("data.pkl") for name in names):
-        return pytorch.read_file(path, key), {}
+        return read_pytorch(path)
     if key is not None:
         raise ValueError(f"{path}: a key is for PyTorch checkpoints")
     if is_index or is_safetensors:

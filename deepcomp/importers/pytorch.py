@@ -14,8 +14,8 @@ _MAX_NESTED = 8
 _OLDEST = (2, 10)  # in which weights_only=True keeps what it promises
 
 
-def read_file(path: str, key: str | None = None) -> Mapping[str, Any]:
-    """Load the state_dict that is in a file.
+def read_file(path: str, key: str | None = None) -> tuple[Mapping[str, Any], list[str]]:
+    """Load the state_dict that is in a file, and list what else is there.
 
     Parameters
     ----------
@@ -25,9 +25,11 @@ def read_file(path: str, key: str | None = None) -> Mapping[str, Any]:
 
     Returns
     -------
-    mapping of str to torch.Tensor
+    state_dict : mapping of str to torch.Tensor
         On the CPU; mapped from the file, unless it was written by torch 1.5 or older. Tensors that
         share memory still do.
+    left_out : list of str
+        The keys of all else that the file has, as ``"optimizer"``, those inside with a dot.
 
     Raises
     ------
@@ -67,28 +69,32 @@ def read_file(path: str, key: str | None = None) -> Mapping[str, Any]:
     return _state_dict(path, loaded, key)
 
 
-def _state_dict(path: str, loaded: Any, key: str | None) -> Mapping[str, Any]:
-    """Find the state_dict among the other things that trainers save."""
+def _state_dict(path: str, loaded: Any, key: str | None) -> tuple[Mapping[str, Any], list[str]]:
+    """Find the state_dict among the other things that trainers save; list these."""
     import torch
 
+    left_out: list[str] = []
+    prefix = ""
     if key is not None:
         keys = list(loaded) if isinstance(loaded, Mapping) else []
         if key not in keys:
             raise ValueError(f"{path}: expected the key {key!r}, found {_listed(keys)}")
+        left_out, prefix = [str(other) for other in keys if other != key], f"{key}."
         loaded = loaded[key]
     for _ in range(_MAX_NESTED):
         if not isinstance(loaded, Mapping):
             raise ValueError(f"{path}: expected a state_dict, found a {type(loaded).__name__}")
-        inner = [loaded[key] for key in KEYS if isinstance(loaded.get(key), Mapping)]
+        inner = [key for key in KEYS if isinstance(loaded.get(key), Mapping)]
         if not inner:
             break
-        loaded = inner[0]
+        left_out += [f"{prefix}{other}" for other in loaded if other != inner[0]]
+        loaded, prefix = loaded[inner[0]], f"{prefix}{inner[0]}."
     if loaded and not any(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise ValueError(
             f"{path}: expected a state_dict, or one under {', '.join(KEYS)}; found a dict with "
             f"{_listed(list(loaded))} (key=..., or --key, says which of them it is)"
         )
-    return loaded
+    return loaded, left_out
 
 
 def _listed(keys: list[Any]) -> str:

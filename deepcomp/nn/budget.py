@@ -1,6 +1,7 @@
 """The smallest file within a budget of accuracy, without retraining."""
 
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from glob import escape
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ..compression import compress
+from ..errors import LossWarning
 from ..records import TensorRecord
 from ..rules import Names
 from ..storage import save
@@ -190,7 +192,9 @@ def search(
         found.refine(options)
         found.polish(options)
     settings = _settings({name: option.setting for name, option in found.best.items()})
-    packed = compress(model, bits=settings["bits"], sparsity=settings["sparsity"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LossWarning)  # the score says what was lost
+        packed = compress(model, bits=settings["bits"], sparsity=settings["sparsity"])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "found.dcz")
         save(packed, path)

@@ -80,9 +80,9 @@ class Trial:
         bits_of = None if bits is None else {pattern: bits}
         sparsity_of = None if sparsity is None else {pattern: sparsity}
         tensors = [self.source(name)]
-        [(record, section)] = encode_model(tensors, bits_of, sparsity_of, None, None, "layer")
-        data = memoryview(b"".join(section))
-        return CompressedTensor(record, lambda *_: data)
+        [encoded] = encode_model(tensors, bits_of, sparsity_of, None, None, "layer")
+        data = memoryview(b"".join(encoded.section))
+        return CompressedTensor(encoded.record, lambda *_: data)
 
     def score(self, changed: Mapping[str, torch.Tensor]) -> float:
         """Evaluate the model with some tensors changed.
