@@ -14,6 +14,7 @@ from .errors import DczError
 from .index import Index, least_version
 from .records import ITEMSIZE, TensorRecord
 from .sections import read_section
+from .shards import Shards
 from .writer import when_written
 
 if TYPE_CHECKING:
@@ -138,12 +139,13 @@ class Report:
         return found
 
 
-def make_report(reader: Reader) -> Report:
+def make_report(reader: Reader | Shards) -> Report:
     """Read what each byte of a file is for, without decoding.
 
     Parameters
     ----------
-    reader : Reader
+    reader : Reader or Shards
+        Of the shards, `Report.file` is the index; its bytes and the shards' own are the overhead.
 
     Returns
     -------

@@ -3,14 +3,14 @@
 import argparse
 import os
 
-from .streams import STANDARD, open_file, refuse_same_file
+from .streams import STANDARD, open_file, refuse_own_file
 from .terminal import show
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the page."""
-    refuse_same_file(options.input, options.output)
     reader = open_file(options.input)
+    refuse_own_file(reader, options.output)
     from ..files import Replacement
     from ..page import make_page
     from ..storage import model_of
