@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from ..errors import DczError
@@ -27,13 +29,15 @@ def run_large(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     settings = large_settings(options)
     try:
-        packed = compress_checkpoint(
-            options.input,
-            options.output,
-            shard_nbytes=options.shard_size or SHARD_NBYTES,
-            n_jobs=options.jobs,
-            **settings,
-        )
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always", UserWarning)
+            packed = compress_checkpoint(
+                options.input,
+                options.output,
+                shard_nbytes=options.shard_size or SHARD_NBYTES,
+                n_jobs=options.jobs,
+                **settings,
+            )
     except DczError:
         raise
     except (ValueError, RuntimeError) as error:
@@ -44,6 +48,8 @@ def run_large(options: argparse.Namespace) -> int:
         show_json(values)
     else:
         show(_to_text(values))
+    for note in notes:
+        print(f"dcz compress: {printable(str(note.message))}", file=sys.stderr)
     return 0
 
 
