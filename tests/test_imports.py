@@ -31,8 +31,13 @@ ALLOWED = {
         False,
     ),
     "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
+    "folders": ({"container", "errors", "job", "shards", "urls"}, False),
+    "companions": ({"folders", "places", "shards", "urls"}, False),
     "tables": (set(), False),
-    "report": ({"errors", "index", "records", "container", "sections", "writer"}, False),
+    "report": (
+        {"errors", "index", "records", "container", "sections", "shards", "writer"},
+        False,
+    ),
     "listing": ({"report", "tables"}, False),
     "notebook": ({"tables"}, False),
     "figures": ({"huffman", "kept_rows", "sections", "tensor", "values"}, True),
@@ -90,7 +95,7 @@ ALLOWED = {
     "model": ({"patterns", "tensor"}, False),
     "compression": ({"model", "tensor"}, False),
     "storage": (
-        {"compression", "container", "errors", "model", "readback", "records"}
+        {"compression", "container", "errors", "folders", "model", "readback", "records"}
         | {"shards", "tensor", "urls", "writer"},
         False,
     ),
@@ -109,7 +114,8 @@ ALLOWED = {
         False,
     ),
     "large": ({"", "job", "places", "records", "urls"}, False),
-    "hf": ({"compression", "model", "storage"}, False),
+    "hf_models": (set(), False),
+    "hf": ({"companions", "compression", "folders", "hf_models", "model", "storage"}, False),
     "difference": ({"decode", "values"}, True),
     "cli": ({"commands", "commands.terminal", "errors", "tables"}, False),
     "__main__": ({"cli"}, False),
@@ -121,9 +127,12 @@ ALLOWED = {
         {"", "listing", "tables", "commands.completion", "commands.settings_options"},
         False,
     ),
-    "commands.streams": ({"container", "errors", "urls", "commands.terminal"}, False),
+    "commands.streams": (
+        {"container", "errors", "folders", "shards", "urls", "commands.terminal"},
+        False,
+    ),
     "commands.compress": (
-        {"container", "report", "urls"}
+        {"container", "report", "shards", "urls"}
         | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
         False,
     ),
@@ -146,7 +155,8 @@ ALLOWED = {
         False,
     ),
     "commands.inspect": (
-        {"container", "listing", "report", "tables", "commands.streams", "commands.terminal"},
+        {"container", "listing", "report", "shards", "tables"}
+        | {"commands.streams", "commands.terminal"},
         False,
     ),
     "commands.report": ({"commands.streams", "commands.terminal"}, False),
@@ -200,6 +210,7 @@ ALLOWED = {
         True,
     ),
     "importers.bitmask": ({"arrays", "decode"}, True),
+    "importers.dcz": ({"arrays", "storage"}, False),
     "importers.npz": ({"arrays", "decode", "sparse"}, True),
     "importers.pytorch": (set(), False),
     "importers.han": ({"sparse"}, True),
@@ -208,11 +219,15 @@ ALLOWED = {
             "arrays",
             "container",
             "decode",
+            "errors",
+            "folders",
             "importers.bitmask",
+            "importers.dcz",
             "importers.npz",
             "importers.pytorch",
             "importers.safetensors",
             "places",
+            "shards",
             "urls",
         },
         False,

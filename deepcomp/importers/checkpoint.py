@@ -21,7 +21,7 @@ from . import bitmask, dcz, npz, pytorch, safetensors
 
 _LOCAL_ONLY = (".pt", ".pth", ".bin", ".bin.index.json", ".npz", ".dcz")
 _ADAPTER = "adapter_model."  # of PEFT, beside the model that it adapts
-_EXPECTED = "a .safetensors file or a folder of them, a PyTorch checkpoint, an .npz or a .dcz file"
+_EXPECTED = "a .safetensors file or a folder of them, a PyTorch checkpoint or an .npz or .dcz file"
 
 
 @dataclass(frozen=True)
