@@ -4,11 +4,11 @@ Standard library only.
 """
 
 import os
-import shutil
 from collections.abc import Collection
 from fnmatch import fnmatchcase
 
-from .folders import main_folder
+from .folders import WEIGHTS_NAME, main_folder
+from .job import JOB_NAME
 from .places import make_folder, replacement
 from .shards import INDEX_SUFFIX
 from .urls import is_url, join
@@ -20,7 +20,7 @@ _SAME_WEIGHTS = (
     *("*.onnx", "*.onnx_data", "*.dcz", "optimizer.pt", "optimizer.bin"),
 )
 _SAME_MODEL = ("onnx", "openvino", "coreml", "original", "checkpoint-*")  # folders
-_OF_INDEXES = (".index.json", ".dcz.job.json")  # they say which file has which tensor
+_UNSAID = (".index.json", JOB_NAME, WEIGHTS_NAME)  # the new folder has its own, or needs none
 
 
 def copy_companions(
@@ -47,8 +47,8 @@ def copy_companions(
     Returns
     -------
     list of str
-        What was left out, as paths in `source`, but for `weights`, indexes, `without`, and names
-        that begin with a dot.
+        What was left out, as paths in `source`, but for `weights`, indexes, an older ``model.dcz``,
+        `without`, and names that begin with a dot.
 
     Raises
     ------
@@ -74,8 +74,9 @@ def copy_companions(
         if name.endswith(os.sep):  # an empty one may be a part that has no settings
             make_folder(path)
             continue
-        with open(os.path.join(source, name), "rb") as file, replacement(path) as copy:
-            shutil.copyfileobj(file, copy, 1 << 20)
+        with open(os.path.join(source, name), "rb") as original, replacement(path) as copy:
+            while piece := original.read(1 << 20):
+                copy.write(piece)
     return left_out
 
 
@@ -99,10 +100,10 @@ def _listed(
             path = os.path.join(folder, name)
             if name.startswith("."):
                 continue
-            is_same = folder == main and (_is_same_weights(name) or name.endswith(_OF_INDEXES))
+            is_same = folder == main and (_is_same_weights(name) or name.endswith(_UNSAID))
             if not is_same and os.path.isfile(path) and os.path.realpath(path) not in weights:
                 copied.append(os.path.relpath(path, source))
-            elif os.path.realpath(path) not in weights and not name.endswith(_OF_INDEXES):
+            elif os.path.realpath(path) not in weights and not name.endswith(_UNSAID):
                 left_out.append(os.path.relpath(path, source))
     return sorted(copied), sorted(left_out)
 

@@ -157,7 +157,8 @@ def make_report(reader: Reader | Shards) -> Report:
         If the file is damaged or breaks a rule of ``formats/dcz.md``.
     """
     version = ".".join(map(str, reader.version))
-    return _report(reader.name, version, reader.index, reader.section, reader.overhead)
+    index = Index(reader.index.metadata, reader.index.entries)
+    return _report(reader.name, version, index, reader.section, reader.overhead)
 
 
 def report_model(packed: "CompressedModel", name: str = "") -> Report:

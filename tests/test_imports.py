@@ -32,7 +32,7 @@ ALLOWED = {
     ),
     "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
     "folders": ({"container", "errors", "job", "shards", "urls"}, False),
-    "companions": ({"folders", "places", "shards", "urls"}, False),
+    "companions": ({"folders", "job", "places", "shards", "urls"}, False),
     "tables": (set(), False),
     "report": (
         {"errors", "index", "records", "container", "sections", "shards", "writer"},
