@@ -46,7 +46,8 @@ def loss_of(before: Patterns, after: Patterns, dtype: str) -> Loss:
             before, after = (_scaled(p, -exponent) for p in (before, after))
     sums = np.zeros(2)
     _kernels.squares_into(before, after, dtype == "bfloat16", sums)
-    return Loss(*sums.tolist(), exponent)
+    lost, whole = sums.tolist()
+    return Loss(lost, whole, exponent)
 
 
 def _scaled(patterns: Patterns, exponent: int) -> Patterns:

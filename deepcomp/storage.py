@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from .compression import encode_found
 from .container import Reader
 from .errors import DczError
+from .folders import open_packed
 from .model import CompressedModel
 from .readback import compare
 from .records import TensorRecord
-from .shards import INDEX_NAME, Shards, index_in
+from .shards import Shards
 from .tensor import CompressedTensor
-from .urls import is_url, join, without_credentials
+from .urls import is_url, without_credentials
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -151,9 +151,12 @@ def load(
     caller's to close, not before the last tensor was read; nobody else may use its position at
     the same time, and no forked process may use it.
 
-    **A folder**, or an index ``*.dcz.index.json``, as `compress_checkpoint` writes them, or the URL
-    of one of these, is one model in several files. Each is opened when one of its tensors is
-    first asked for.
+    **An index** ``*.dcz.index.json``, as `compress_checkpoint` writes it, is one model in several
+    files. Each is opened when one of its tensors is first asked for.
+
+    **A folder** stands for the ``model.dcz`` or the only index in it; one with both, or with
+    several indexes, is refused. Where a ``modules.json`` of sentence-transformers is in it, the
+    folder of its first part is looked into. A URL may be that of an index or of a folder too.
 
     A valid file may be small and its tensors large: up to 2**20 entries a byte, if all are zero.
     Whoever does not trust a file sets `max_dense_bytes`.
@@ -208,12 +211,7 @@ def load(
         isinstance(max_dense_bytes, bool) or not isinstance(max_dense_bytes, int)
     ):
         raise ValueError(f"max_dense_bytes is {max_dense_bytes!r}: expected an integer or None")
-    index = None
-    if isinstance(file, str):
-        index = index_in(file)
-    elif isinstance(file, os.PathLike) and not is_url(os.fsdecode(file)):  # which is never a URL
-        index = index_in(os.fsdecode(file))
-    reader = _opened(file) if index is None else Shards(index)
+    reader = _opened(file)
     records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
     dense_nbytes = sum(r.dense_nbytes for r in records)
     if max_dense_bytes is not None and dense_nbytes > max_dense_bytes:
@@ -221,13 +219,13 @@ def load(
             f"{reader.name}: the tensors take {dense_nbytes} bytes when dense: "
             f"expected at most {max_dense_bytes} (max_dense_bytes)"
         )
-    return model_of(reader) if isinstance(reader, Reader) else _model_of_shards(reader)
+    return model_of(reader)
 
 
 def _opened(file: str | os.PathLike[str] | BinaryIO) -> Reader | Shards:
-    """Open a file, or a folder whose URL does not end with a slash."""
+    """Open what was given; of a checkpoint, say what reads it."""
     try:
-        return Reader(file)
+        return open_packed(file)
     except DczError as error:
         path = file if isinstance(file, str | os.PathLike) else ""
         if not os.fsdecode(path).lower().endswith(CHECKPOINTS):
@@ -236,30 +234,10 @@ def _opened(file: str | os.PathLike[str] | BinaryIO) -> Reader | Shards:
             f"{error}; a checkpoint is read by deepcomp.importers.read_checkpoint, and its tensors "
             "taken by deepcomp.compress (or by dcz compress)"
         ) from None
-    except (FileNotFoundError, IsADirectoryError):
-        if isinstance(file, str) and is_url(file) and not file.endswith(".dcz"):
-            with contextlib.suppress(FileNotFoundError):
-                return Shards(join(file, INDEX_NAME))
-        raise
 
 
-def _model_of_shards(shards: Shards) -> CompressedModel:
-    """Present a model in several files, of which none is open yet."""
-    entries: dict[str, CompressedTensor | str] = {}
-    sections_nbytes = 0
-    for name, entry in shards.index.entries.items():
-        if isinstance(entry, TensorRecord):
-            entries[name] = CompressedTensor(entry, partial(shards.section, name), shards.name)
-            sections_nbytes += entry.section_nbytes
-        else:
-            entries[name] = entry
-    files_nbytes = sum(shard.nbytes for shard in shards.index.shards)
-    overhead = {"shards": files_nbytes - sections_nbytes, "index": shards.nbytes}
-    return CompressedModel(entries, shards.index.metadata, overhead)
-
-
-def model_of(reader: Reader) -> CompressedModel:
-    """Present an open file as a model."""
+def model_of(reader: Reader | Shards) -> CompressedModel:
+    """Present an open file, or a model in several files, of which none need be open yet."""
     entries: dict[str, CompressedTensor | str] = {}
     for name, entry in reader.index.entries.items():
         if isinstance(entry, TensorRecord):

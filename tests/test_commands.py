@@ -203,7 +203,6 @@ def test_what_is_no_checkpoint_is_unusable(dcz, folder):
     (folder / "note.txt").write_text("hello")
     assert fails(dcz("compress", "note.txt", "out.dcz"), 2, "note.txt: ")
     assert fails(dcz("compress", "missing.npz", "out.dcz"), 2, "missing.npz: No such file")
-    assert fails(dcz("compress", "model.dcz", "out.dcz"), 2, "dcz inspect or dcz decompress")
     url = "https://me:secret@host/m.pt"
     assert fails(dcz("compress", url, "out.dcz"), 2, "https://host/m.pt: of a URL a .safetensors")
     np.savez("empty.npz")
@@ -262,15 +261,6 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_work(dcz, monkeyp
     monkeypatch.setattr(importers, "read_checkpoint", lambda path: 1 / 0)
     assert fails(dcz("compress", "model.npz", "no/out.dcz"), 2, "no/out.dcz: no such folder: /")
     assert fails(dcz("compress", "model.npz", "."), 2, "Is a directory")
-
-
-@pytest.mark.parametrize("verb", ["inspect", "decompress", "diff", "report", "verify"])
-def test_a_folder_in_the_place_of_a_file_is_told_what_to_give(dcz, folder, verb):
-    more = {"decompress": ["out.pt"], "diff": ["model.dcz"], "report": ["-o", "page.html"]}
-    (folder / "packed").mkdir()
-    status, out, err = dcz(verb, "packed", *more.get(verb, []))
-    told = (out + err).replace("UNREADABLE: ", "")  # which `verify` says on standard output
-    assert status == 2 and "packed: is a folder: expected a .dcz file" in told
 
 
 def test_bits_none_keeps_exactly_what_no_pattern_matches(dcz, model):

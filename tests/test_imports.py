@@ -31,9 +31,14 @@ ALLOWED = {
         False,
     ),
     "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
+    "folders": ({"container", "errors", "job", "shards", "urls"}, False),
+    "companions": ({"folders", "job", "places", "shards", "urls"}, False),
     "tables": (set(), False),
     "losses": ({"errors", "tables"}, False),
-    "report": ({"errors", "index", "records", "container", "sections", "writer"}, False),
+    "report": (
+        {"errors", "index", "records", "container", "sections", "shards", "writer"},
+        False,
+    ),
     "listing": ({"report", "tables"}, False),
     "notebook": ({"losses", "tables"}, False),
     "figures": ({"huffman", "kept_rows", "sections", "tensor", "values"}, True),
@@ -93,7 +98,7 @@ ALLOWED = {
     "model": ({"losses", "patterns", "tensor"}, False),
     "compression": ({"losses", "model", "tensor"}, False),
     "storage": (
-        {"compression", "container", "errors", "model", "readback", "records"}
+        {"compression", "container", "errors", "folders", "model", "readback", "records"}
         | {"shards", "tensor", "urls", "writer"},
         False,
     ),
@@ -113,7 +118,8 @@ ALLOWED = {
         False,
     ),
     "large": ({"", "job", "losses", "places", "records", "urls"}, False),
-    "hf": ({"compression", "model", "storage"}, False),
+    "hf_models": (set(), False),
+    "hf": ({"companions", "compression", "folders", "hf_models", "model", "storage"}, False),
     "difference": ({"decode", "losses", "prune", "records", "squares", "values"}, True),
     "cli": ({"commands", "commands.terminal", "errors", "tables"}, False),
     "__main__": ({"cli"}, False),
@@ -125,9 +131,12 @@ ALLOWED = {
         {"", "listing", "tables", "commands.completion", "commands.settings_options"},
         False,
     ),
-    "commands.streams": ({"container", "errors", "urls", "commands.terminal"}, False),
+    "commands.streams": (
+        {"container", "errors", "folders", "shards", "urls", "commands.terminal"},
+        False,
+    ),
     "commands.compress": (
-        {"container", "errors", "report", "urls"}
+        {"container", "errors", "report", "shards", "urls"}
         | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
         False,
     ),
@@ -151,7 +160,8 @@ ALLOWED = {
         False,
     ),
     "commands.inspect": (
-        {"container", "listing", "report", "tables", "commands.streams", "commands.terminal"},
+        {"container", "listing", "report", "shards", "tables"}
+        | {"commands.streams", "commands.terminal"},
         False,
     ),
     "commands.report": ({"commands.streams", "commands.terminal"}, False),
@@ -215,6 +225,7 @@ ALLOWED = {
         True,
     ),
     "importers.bitmask": ({"arrays", "decode"}, True),
+    "importers.dcz": ({"arrays", "storage"}, False),
     "importers.npz": ({"arrays", "decode", "sparse"}, True),
     "importers.pytorch": (set(), False),
     "importers.han": ({"sparse"}, True),
@@ -223,11 +234,15 @@ ALLOWED = {
             "arrays",
             "container",
             "decode",
+            "errors",
+            "folders",
             "importers.bitmask",
+            "importers.dcz",
             "importers.npz",
             "importers.pytorch",
             "importers.safetensors",
             "places",
+            "shards",
             "urls",
         },
         False,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..container import Reader
 from ..errors import LossWarning
 from ..report import make_report
+from ..shards import INDEX_SUFFIX
 from ..urls import is_url
 from .settings import NAMES, RULES, combine
 from .streams import STANDARD, display_name, input_path, output_path, refuse_same_file
@@ -103,7 +104,8 @@ def _is_large(options: argparse.Namespace) -> bool:
 
 
 def _is_sharded(path: str) -> bool:
-    return os.path.isdir(path) or path.endswith(".safetensors.index.json") or is_url(path)
+    is_index = path.endswith((".safetensors.index.json", INDEX_SUFFIX))
+    return os.path.isdir(path) or is_index or is_url(path)
 
 
 def refuse_own_input(source: str, target: str) -> None:
@@ -215,13 +217,9 @@ def checkpoint_nbytes(path: str) -> int:
 
 def checkpoint_files(path: str) -> list[str]:
     """List the files of a checkpoint: one, or shards, which a folder or an index stands for."""
-    if is_url(path):
-        from ..importers.checkpoint import files_of
+    from ..importers.checkpoint import files_of
 
+    try:
         return files_of(path)
-    if path.endswith((".safetensors.index.json", ".bin.index.json")):
-        path = os.path.dirname(path) or os.curdir
-    if not os.path.isdir(path):
-        return [path]
-    with os.scandir(path) as entries:
-        return [e.path for e in entries if e.name.endswith((".safetensors", ".bin"))]
+    except ValueError as error:
+        raise CommandError(str(error)) from error
