@@ -106,8 +106,8 @@ two dimensions larger than 1. All other tensors are stored exactly, and those th
 
 A folder of shards becomes a folder of shards if OUT does not end with .dcz: in parts, so that it
 need not fit in memory. What is beside the weights, as config and tokenizer, is copied into it.
-After an interruption the same command goes on. IN (safetensors) and OUT may
-be URLs then, as of s3 or https (the extra remote).""",
+After an interruption the same command goes on. IN (safetensors) and OUT may be URLs then, as of s3
+or https (the extra remote).""",
         """  dcz compress model.safetensors model.dcz --bits 5 --sparsity 0.9
   dcz compress pruned.pt exact.dcz --bits none              pruned elsewhere: stored bit for bit
   dcz compress model.pt model.dcz --set 'conv*:bits=8,sparsity=0.3' --set 'fc*:sparsity=0.95'
