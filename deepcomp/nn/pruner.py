@@ -106,8 +106,8 @@ class Pruner:
     ) -> None:
         what, rule = pruning_rule(sparsity, threshold, std, scope)
         _check_min_kept(min_kept, scope)
-        amount = 0.0 if rule is None else rule
-        sources, amounts = choose(what, amount, model, check_number, exclude)
+        setting = 0.0 if rule is None else rule
+        sources, amounts = choose(what, setting, model, check_number, exclude)
         criteria = assign("criterion", criterion, sources, _check_criterion)
         if schedule is not None and not callable(schedule):
             raise ValueError(f"schedule is {schedule!r}: expected a function of a number of steps")
@@ -123,11 +123,8 @@ class Pruner:
             for name, weight in weights.items()
         }
         self._groups = [] if rule is None else _groups(amounts, scope)
-        self._least = {
-            name: least_kept(weight.shape, min_kept)
-            for name, weight in weights.items()
-            if scope == "global"
-        }
+        shapes = {name: weight.shape for name, weight in weights.items() if scope == "global"}
+        self._least = {name: least_kept(shape, min_kept) for name, shape in shapes.items()}
         self._has_warned = False
         if what == "std":
             self._groups = [(names, x * _deviation(weights, names)) for names, x in self._groups]
