@@ -487,6 +487,9 @@ def test_a_section_written_by_hand_is_decoded(fields, nnz, section, expected):
         (DENSE, 3, "0500 0211 0301 0e", "codebook is not strictly increasing"),
         (DENSE | {"dtype": "bool"}, 3, "0005 0211 0301 0e", "codebook of a bool tensor holds 5"),
         (DENSE_PLANES, 2, "8102 02 00010203", "keeps 3 entries: expected 2"),
+        # a codeword has a bit at least
+        (DENSE | {"numel": 9}, 8, "0005 0211 0801 fe", r"9 symbols in bitstreams of \(1,\) bytes"),
+        (DENSE | {"numel": 8}, 8, "0005 0211 0801 fe", "keeps 7 entries: expected 8"),
     ],
 )
 def test_a_section_that_breaks_a_rule_is_refused(fields, nnz, section, message):

@@ -2,8 +2,8 @@
 
 The tree is copied to build/mutants, once for each of two processes. For each fault of faults.py its
 text is replaced there, the native module that it is in is built anew, the test files named with it
-are run, and the fault is taken back. The exit status is 1 if a fault was not noticed that is not said
-to be equivalent; an error says if the table does not fit the tree any more.
+are run, and the fault is taken back. The exit status is 1 if a fault was not noticed that is not
+said to be equivalent; an error says if the table does not fit the tree any more.
 """
 
 import argparse
@@ -25,8 +25,8 @@ FOLDER = ROOT / "build" / "mutants"
 WHOLE = FOLDER / "whole"
 NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.so")
 N_PROCESSES = 2
-MOST_SECONDS = 300  # of the tests of a fault
-BUILD_SECONDS = 900
+MOST_SECONDS = 300  # of the tests of a fault, which take half a minute at most
+ALL_SECONDS = 3600  # of a build, or of all tests
 # Of all modules or one, and as fast as the compiler can: what is wrong is wrong without -O3 too.
 SETUP = {
     'native.glob("*.pyx")': 'native.glob(os.environ.get("MODULE", "*") + ".pyx")',
@@ -68,17 +68,17 @@ def run(command, tree, seconds, **variables):
 def build(tree, module="*"):
     """Build one native module in place, or all."""
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    status, output = run(command, tree, BUILD_SECONDS, MODULE=module)
+    status, output = run(command, tree, ALL_SECONDS, MODULE=module)
     if status != 0:
         raise BrokenTableError(f"{tree}: {module} was not built:\n{output}")
 
 
-def run_tests(tree, files, *options, **variables):
+def run_tests(tree, files, seconds, *options, **variables):
     # The script, not `python -m pytest`: that one puts the current folder before PYTHONPATH.
     pytest = Path(sys.executable).with_name("pytest")
     paths = [f"tests/test_{file}.py" for file in files]
     command = [pytest, "-q", "-p", "no:cacheprovider", "-m", "not browser", *options, *paths]
-    return run(command, tree, MOST_SECONDS, **variables)
+    return run(command, tree, seconds, **variables)
 
 
 def prepare(faults):
@@ -97,7 +97,7 @@ def prepare(faults):
     if status != 0:
         raise BrokenTableError(f"another deepcomp is imported than that of {WHOLE}")
     files = sorted({file for fault in faults for file in fault.tests.split()})
-    status, output = run_tests(WHOLE, files, "-n", str(N_PROCESSES))
+    status, output = run_tests(WHOLE, files, ALL_SECONDS, "-n", str(N_PROCESSES))
     if status != 0:
         raise BrokenTableError(f"the tests fail without a fault:\n{output[-4000:]}")
     for i in range(N_PROCESSES):  # with the bytecode of that run
@@ -112,7 +112,9 @@ def attempt(fault, tree):
     try:
         if fault.module:
             build(tree, fault.module)
-        status, output = run_tests(tree, fault.tests.split(), "-x", "-n", "0", **unwritten)
+        status, output = run_tests(
+            tree, fault.tests.split(), MOST_SECONDS, "-x", "-n", "0", **unwritten
+        )
     finally:
         shutil.copy2(WHOLE / fault.path, tree / fault.path)
         for path in (WHOLE / "deepcomp" / "_native").glob(f"{fault.module or '-'}.*.so"):
