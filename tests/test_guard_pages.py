@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_multiply import IS_NATIVE, ISAS, compressed, matrix
 
-from deepcomp import _kernels, convolution, multiply
+from deepcomp import _kernels, convolution, huffman, multiply
 from deepcomp.layouts import Blocks, Windows, to_blocks, to_windows
 
 pytestmark = [
@@ -76,7 +76,7 @@ def test_products(isa, shape, n_values):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (2, 5)])
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("size", [(5, 5), (16, 16), (7, 45)])
+@pytest.mark.parametrize("size", [(5, 5), (16, 16), (7, 45), (2, 4), (4, 6), (8, 15), (3, 16)])
 def test_convolutions(isa, kernel, stride, size):
     rng = np.random.default_rng(0)
     shape, padding = (6, 4, *kernel), (kernel[0] // 2, 0, 0, kernel[1] // 2)
@@ -92,3 +92,25 @@ def test_convolutions(isa, kernel, stride, size):
     with mock.patch.object(_kernels, "ISA", isa), scratch:
         layout.convolve_into(x.ctypes.data, 2, size, 0, out.ctypes.data, 1)
     assert np.isfinite(out).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_symbols", [2, 3, 16, 100, 256])
+@pytest.mark.parametrize("growth", [1, 2])
+def test_bitstreams(isa, n_symbols, growth):
+    """With codewords of one length, or nearly, and with one bit beside twelve."""
+    counts = np.zeros(256, np.int64)
+    counts[:n_symbols] = float(growth) ** np.minimum(np.arange(n_symbols), 40)
+    lengths = guarded(huffman.fit_code_lengths(counts))
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 7, 8, 9, 40, 300, 4095, 4096, 9001):
+        rare = rng.integers(0, n_symbols, n).astype(np.uint8)
+        for symbols in (rare, np.where(rng.random(n) < 0.9, n_symbols - 1, rare).astype(np.uint8)):
+            with mock.patch.object(_kernels, "ISA", isa):
+                bitstreams = huffman.encode(guarded(symbols), lengths)
+                sizes = [len(bitstream) for bitstream in bitstreams]
+                data = guarded(np.frombuffer(b"".join(bitstreams), np.uint8))
+                for about in (1, 1 << 13, 1 << 16):  # tables of three sizes
+                    decoder = huffman.Decoder(lengths, about)
+                    decoder.table, out = guarded(decoder.table), guarded(np.zeros(n, np.uint8))
+                    np.testing.assert_array_equal(decoder.decode(data, sizes, out), symbols)

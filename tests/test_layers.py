@@ -69,6 +69,17 @@ def test_linear_gives_what_the_dense_layer_gives(shape, bias):
         check(sparse(x), dense(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float32])
+@pytest.mark.parametrize("shape", [(40,), (1, 40), (7, 40), (2, 5, 40)])
+def test_a_bias_of_any_dtype_is_added_to_an_input_of_float32(dtype, shape):
+    dense, sparse = linear()
+    sparse.bias = nn.Parameter(dense.bias.detach().to(dtype))
+    dense.bias = nn.Parameter(sparse.bias.detach().float())
+    x = torch.randn(shape)
+    with torch.no_grad():
+        check(sparse(x), dense(x))
+
+
 CONVOLUTIONS = [
     ((3, 8, 3), {"padding": 1}, (9, 11)),
     ((8, 8, 1), {}, (28, 28)),

@@ -162,3 +162,15 @@ def test_arrays_of_several_chunks_are_handled_whole():
     expected = np.where(sizes >= 1, patterns, 0)
     expected[-2] = 0  # the last of the ties
     assert (kept == expected).all()
+
+
+@pytest.mark.parametrize("n_ties", [0, 1, 2, 5, 9, 12, 13])
+def test_ties_in_several_chunks_go_from_the_end_and_no_more_of_them(n_ties):
+    n, step = 3 * prune._SMALL_CHUNK + 7, prune._SMALL_CHUNK
+    patterns = np.full(n, 9, np.uint32)
+    places = np.array([0, 5, step - 1, step, step + 1, 2 * step - 1, 2 * step, n - 8, n - 7, n - 6,
+                       n - 2, n - 1])  # fmt: skip
+    patterns[places] = 7
+    expected = patterns.copy()
+    expected[places[max(places.size - n_ties, 0) :]] = 0
+    np.testing.assert_array_equal(prune.keep_at_least(patterns, 7, n_ties), expected)

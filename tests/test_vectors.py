@@ -98,6 +98,25 @@ def test_package_refuses_invalid_vectors(path):
             tensor.decode_patterns()
 
 
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("kraft_sum_", r"code of .*: Kraft's sum is \d+/4096: expected 4096/4096"),
+        ("varint_ten_bytes", "directory: a varint of more than nine bytes"),
+        ("varint_overlong", "a varint that could be shorter"),
+        ("varint_cut_off", "the section ends inside its"),
+        ("code_length_1", "code of plane 0: a code length of 1[35]"),
+    ],
+)
+def test_package_says_what_is_wrong_where_a_later_check_would_refuse_it_too(rule, message):
+    paths = [path for path in INVALID if path.stem.startswith(rule)]
+    assert paths
+    for path in paths:
+        with pytest.raises(deepcomp.DczError, match=rf"tensor 'weight': .*{message}"):
+            for tensor in deepcomp.load(path).values():
+                tensor.verify()
+
+
 @pytest.mark.parametrize("path", INVALID, ids=lambda p: p.stem)
 def test_independent_decoder_refuses_invalid_vectors(path):
     with pytest.raises(dcz_decoder.InvalidFile):
