@@ -119,7 +119,9 @@ def save(
 
 
 def load(
-    file: str | os.PathLike[str] | BinaryIO, max_dense_bytes: int | None = None
+    file: str | os.PathLike[str] | BinaryIO,
+    max_dense_bytes: int | None = None,
+    mmap: bool = True,
 ) -> CompressedModel:
     """Open a ``.dcz`` file, or a model in several files.
 
@@ -207,26 +209,24 @@ def load(
         isinstance(max_dense_bytes, bool) or not isinstance(max_dense_bytes, int)
     ):
         raise ValueError(f"max_dense_bytes is {max_dense_bytes!r}: expected an integer or None")
+    if not isinstance(mmap, bool):
+        raise ValueError(f"mmap is {mmap!r}: expected True or False")
     index = None
     if isinstance(file, str):
         index = index_in(file)
     elif isinstance(file, os.PathLike) and not is_url(os.fsdecode(file)):  # which is never a URL
         index = index_in(os.fsdecode(file))
-    reader = _opened(file) if index is None else Shards(index)
-    records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
-    dense_nbytes = sum(r.dense_nbytes for r in records)
-    if max_dense_bytes is not None and dense_nbytes > max_dense_bytes:
-        raise DczError(
-            f"{reader.name}: the tensors take {dense_nbytes} bytes when dense: "
-            f"expected at most {max_dense_bytes} (max_dense_bytes)"
-        )
+    settings = max_dense_bytes, mmap
+    reader = _opened(file, settings) if index is None else Shards(index, *settings)
     return model_of(reader) if isinstance(reader, Reader) else _model_of_shards(reader)
 
 
-def _opened(file: str | os.PathLike[str] | BinaryIO) -> Reader | Shards:
+def _opened(
+    file: str | os.PathLike[str] | BinaryIO, settings: tuple[int | None, bool]
+) -> Reader | Shards:
     """Open a file, or a folder whose URL does not end with a slash."""
     try:
-        return Reader(file)
+        return Reader(file, None, *settings)
     except DczError as error:
         path = file if isinstance(file, str | os.PathLike) else ""
         if not os.fsdecode(path).lower().endswith(CHECKPOINTS):
@@ -238,7 +238,7 @@ def _opened(file: str | os.PathLike[str] | BinaryIO) -> Reader | Shards:
     except (FileNotFoundError, IsADirectoryError):
         if isinstance(file, str) and is_url(file) and not file.endswith(".dcz"):
             with contextlib.suppress(FileNotFoundError):
-                return Shards(join(file, INDEX_NAME))
+                return Shards(join(file, INDEX_NAME), *settings)
         raise
 
 
@@ -254,7 +254,7 @@ def _model_of_shards(shards: Shards) -> CompressedModel:
             entries[name] = entry
     files_nbytes = sum(shard.nbytes for shard in shards.index.shards)
     overhead = {"shards": files_nbytes - sections_nbytes, "index": shards.nbytes}
-    return CompressedModel(entries, shards.index.metadata, overhead)
+    return CompressedModel(entries, shards.index.metadata, overhead, shards.close)
 
 
 def model_of(reader: Reader) -> CompressedModel:
@@ -265,7 +265,7 @@ def model_of(reader: Reader) -> CompressedModel:
             entries[name] = CompressedTensor(entry, partial(reader.section, name), reader.name)
         else:
             entries[name] = entry
-    return CompressedModel(entries, reader.index.metadata, reader.overhead)
+    return CompressedModel(entries, reader.index.metadata, reader.overhead, reader.close)
 
 
 def _sections(

@@ -18,19 +18,27 @@ ALLOWED = {
     "records": (set(), False),
     "index": ({"errors", "records"}, False),
     "sections": ({"errors", "records"}, False),
-    "files": ({"errors"}, False),
+    "files": ({"_native", "errors"}, False),
     "patterns": (set(), False),
     "urls": (set(), False),
     "places": ({"", "errors", "files", "ranges", "urls"}, False),
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
     "checksums": ({"index", "pages", "records"}, False),
-    "container": ({"errors", "index", "pages", "ranges", "records"}, False),
-    "writer": (
-        {"checksums", "container", "errors", "files", "index", "pages", "places", "records"},
+    "limits": ({"errors", "records"}, False),
+    "container": (
+        {"errors", "files", "index", "limits", "pages", "ranges", "records"},
         False,
     ),
-    "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
+    "writer": (
+        {"checksums", "container", "errors", "files", "index", "limits", "pages", "places"}
+        | {"records"},
+        False,
+    ),
+    "shards": (
+        {"container", "errors", "files", "index", "limits", "ranges", "records", "urls"},
+        False,
+    ),
     "tables": (set(), False),
     "report": ({"errors", "index", "records", "container", "sections", "writer"}, False),
     "listing": ({"report", "tables"}, False),
@@ -97,7 +105,7 @@ ALLOWED = {
     "extents": ({"arrays", "decode", "places", "records", "urls"}, True),
     "part_tasks": (
         {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
-        | {"extents", "passes", "pipeline", "places", "plans", "prune", "records", "writer"},
+        | {"extents", "limits", "passes", "pipeline", "places", "plans", "prune", "records", "writer"},
         False,
     ),
     "workers": ({"part_tasks"}, False),
@@ -123,7 +131,7 @@ ALLOWED = {
     ),
     "commands.streams": ({"container", "errors", "urls", "commands.terminal"}, False),
     "commands.compress": (
-        {"container", "report", "urls"}
+        {"container", "limits", "report", "urls"}
         | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
         False,
     ),
@@ -133,7 +141,8 @@ ALLOWED = {
         False,
     ),
     "commands.plan": (
-        {"tables"} | {f"commands.{name}" for name in ("compress", "large", "streams", "terminal")},
+        {"tables", "threads"}
+        | {f"commands.{name}" for name in ("compress", "large", "streams", "terminal")},
         False,
     ),
     "estimate": ({"large", "large_model", "part_tasks", "places", "records"}, False),

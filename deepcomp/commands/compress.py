@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
+from ..limits import ANY_SIZE
 from ..report import make_report
 from ..urls import is_url
 from .settings import NAMES, RULES, combine
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
             display_name(options.input),
             target,
             checkpoint_nbytes(source),
-            make_report(Reader(target)),
+            make_report(Reader(target, max_dense_bytes=ANY_SIZE)),
             errors,
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
             time.perf_counter() - start,
