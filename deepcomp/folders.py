@@ -24,7 +24,10 @@ _MAX_MODULES_NBYTES = 1 << 20
 
 
 def open_packed(
-    file: str | os.PathLike[str] | BinaryIO, name: str | None = None
+    file: str | os.PathLike[str] | BinaryIO,
+    name: str | None = None,
+    max_dense_bytes: int | None = None,
+    mmap: bool = True,
 ) -> Reader | Shards:
     """Open a ``.dcz`` file, an index of shards, or the one of them that is in a folder.
 
@@ -34,6 +37,8 @@ def open_packed(
         A path, a URL, or an open file.
     name : str, optional
         Of a file, for messages; by default its own.
+    max_dense_bytes, mmap
+        See `storage.load`.
 
     Raises
     ------
@@ -42,17 +47,20 @@ def open_packed(
     OSError
         If it cannot be read.
     """
+    settings = max_dense_bytes, mmap
     if isinstance(file, str) and is_url(file):
-        return _open_url(file, name)
+        return _open_url(file, name, settings)
     path = os.fsdecode(file) if isinstance(file, str | bytes | os.PathLike) else ""
     if is_url(path) or not (path.endswith(INDEX_SUFFIX) or os.path.isdir(path)):
-        return Reader(file, name)
+        return Reader(file, name, *settings)
     if os.path.isdir(path):
         found = packed_in(path)
         if found is None:
             raise DczError(_none_in(main_folder(path)))
-        return Shards(found) if found.endswith(INDEX_SUFFIX) else Reader(found)
-    return Shards(path)
+        if not found.endswith(INDEX_SUFFIX):
+            return Reader(found, None, *settings)
+        path = found
+    return Shards(path, *settings)
 
 
 def packed_in(folder: str) -> str | None:
@@ -124,20 +132,20 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "") or "nothing"
 
 
-def _open_url(url: str, name: str | None) -> Reader | Shards:
+def _open_url(url: str, name: str | None, settings: tuple[int | None, bool]) -> Reader | Shards:
     """Open what is behind a URL; that of a folder need not end with a slash."""
     start = url.partition("?")[0]
     if start.endswith(INDEX_SUFFIX):
-        return Shards(url)
+        return Shards(url, *settings)
     if not start.endswith("/"):
         try:
-            return Reader(url, name)
+            return Reader(url, name, *settings)
         except (FileNotFoundError, IsADirectoryError):
             if start.endswith(".dcz"):
                 raise
     with contextlib.suppress(FileNotFoundError):
-        return Shards(join(url, INDEX_NAME))
+        return Shards(join(url, INDEX_NAME), *settings)
     with contextlib.suppress(FileNotFoundError):
-        return Reader(join(url, WEIGHTS_NAME))
+        return Reader(join(url, WEIGHTS_NAME), None, *settings)
     what = f"neither a file, nor a folder with {INDEX_NAME} or {WEIGHTS_NAME}"
     raise FileNotFoundError(errno.ENOENT, what, shown(url))

@@ -172,9 +172,10 @@ def compress_checkpoint(
 def _finish(model: LargeModel, shards: list[ShardFile], target: str) -> None:
     """Write the index of shards: with it, the model is whole."""
     from .container import Reader
+    from .limits import ANY_SIZE
     from .shards import INDEX_NAME, describe, encode_shard_index
 
-    readers = ((shard.name, Reader(shard.path)) for shard in shards)
+    readers = ((s.name, Reader(s.path, max_dense_bytes=ANY_SIZE)) for s in shards)
     index = describe(model.metadata, readers, model.names, model.aliases)
     write_whole(join(target, INDEX_NAME), encode_shard_index(index))
 

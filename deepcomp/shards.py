@@ -10,6 +10,7 @@ from typing import Any
 
 from .container import MAX_INDEX_NBYTES, Reader
 from .errors import DczError, UnsupportedVersionError
+from .files import closed_message
 from .index import (
     MAX_INTEGER,
     canonical_json,
@@ -23,6 +24,7 @@ from .index import (
     parse_value,
     short,
 )
+from .limits import check_dense_nbytes, check_index_nbytes
 from .ranges import open_file
 from .records import MAX_CRC32, TensorRecord
 from .urls import beside
@@ -206,6 +208,9 @@ class Shards:
     ----------
     path : str
         Path or URL of the index.
+    max_dense_bytes, mmap
+        As of `storage.load`. By default, what a shard takes is looked at when it is opened: what
+        the index says of its size may not be true.
 
     Attributes
     ----------
@@ -223,18 +228,24 @@ class Shards:
         If the index cannot be read, or breaks a rule.
     """
 
-    def __init__(self, path: str) -> None:
-        file = open_file(path)
+    def __init__(self, path: str, max_dense_bytes: int | None = None, mmap: bool = True) -> None:
+        file = open_file(path, None, mmap)
         self.name, self.index_nbytes = file.name, file.nbytes
         if file.nbytes > MAX_INDEX_NBYTES:
             raise DczError(f"{self.name}: {file.nbytes} bytes are too many for an index of shards")
+        check_index_nbytes(self.name, file.nbytes, file.nbytes, max_dense_bytes)
         try:
             self.index = decode_shard_index(bytes(file.read(0, file.nbytes)))
         except DczError as error:
             raise type(error)(f"{self.name}: {error}") from None
+        file.close()
+        entries = self.index.entries
+        if max_dense_bytes is not None:
+            check_dense_nbytes(self.name, file.nbytes, entries.values(), max_dense_bytes)
         self.nbytes = file.nbytes + sum(shard.nbytes for shard in self.index.shards)
-        self.version = least_version(self.index.entries)
-        self._path = path
+        self.version = least_version(entries)
+        self._path, self._max_dense_bytes, self._mmap = path, max_dense_bytes, mmap
+        self._is_closed = False
         self._readers: dict[int, Reader] = {}
         self._lock = threading.Lock()
 
@@ -270,7 +281,11 @@ class Shards:
             If its shard is damaged, or is not the file that the index describes.
         OSError
             If it cannot be read.
+        ValueError
+            If the model was closed.
         """
+        if self._is_closed:
+            raise ValueError(closed_message(self.name, f"tensor {name!r}"))
         return self.reader(self.index.shard_of[name]).section(name, *part)
 
     def reader(self, i: int) -> Reader:
@@ -278,15 +293,24 @@ class Shards:
         reader = self._readers.get(i)
         if reader is None:
             with self._lock:
+                if self._is_closed:  # meanwhile
+                    raise ValueError(closed_message(self.name, ""))
                 reader = self._readers.get(i) or self._open(i)
                 self._readers[i] = reader
         return reader
+
+    def close(self) -> None:
+        """Let go of all shards; none is opened any more."""
+        with self._lock:
+            self._is_closed = True
+            for reader in self._readers.values():
+                reader.close()
 
     def _open(self, i: int) -> Reader:
         shard = self.index.shards[i]
         of_shard = [name for name, j in self.index.shard_of.items() if j == i]
         try:
-            reader = Reader(beside(self._path, shard.name))
+            reader = Reader(beside(self._path, shard.name), None, self._max_dense_bytes, self._mmap)
         except FileNotFoundError as error:
             more = f" and {len(of_shard) - 1} more" if len(of_shard) > 1 else ""
             what = f"{error.strerror}: it has {short(of_shard[0])}{more}, as {self.name} says"

@@ -120,7 +120,9 @@ def save(
 
 
 def load(
-    file: str | os.PathLike[str] | BinaryIO, max_dense_bytes: int | None = None
+    file: str | os.PathLike[str] | BinaryIO,
+    max_dense_bytes: int | None = None,
+    mmap: bool = True,
 ) -> CompressedModel:
     """Open a ``.dcz`` file, or a model in several files.
 
@@ -211,21 +213,17 @@ def load(
         isinstance(max_dense_bytes, bool) or not isinstance(max_dense_bytes, int)
     ):
         raise ValueError(f"max_dense_bytes is {max_dense_bytes!r}: expected an integer or None")
-    reader = _opened(file)
-    records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
-    dense_nbytes = sum(r.dense_nbytes for r in records)
-    if max_dense_bytes is not None and dense_nbytes > max_dense_bytes:
-        raise DczError(
-            f"{reader.name}: the tensors take {dense_nbytes} bytes when dense: "
-            f"expected at most {max_dense_bytes} (max_dense_bytes)"
-        )
-    return model_of(reader)
+    if not isinstance(mmap, bool):
+        raise ValueError(f"mmap is {mmap!r}: expected True or False")
+    return model_of(_opened(file, max_dense_bytes, mmap))
 
 
-def _opened(file: str | os.PathLike[str] | BinaryIO) -> Reader | Shards:
+def _opened(
+    file: str | os.PathLike[str] | BinaryIO, max_dense_bytes: int | None, mmap: bool
+) -> Reader | Shards:
     """Open what was given; of a checkpoint, say what reads it."""
     try:
-        return open_packed(file)
+        return open_packed(file, None, max_dense_bytes, mmap)
     except DczError as error:
         path = file if isinstance(file, str | os.PathLike) else ""
         if not os.fsdecode(path).lower().endswith(CHECKPOINTS):
@@ -244,7 +242,7 @@ def model_of(reader: Reader | Shards) -> CompressedModel:
             entries[name] = CompressedTensor(entry, partial(reader.section, name), reader.name)
         else:
             entries[name] = entry
-    return CompressedModel(entries, reader.index.metadata, reader.overhead)
+    return CompressedModel(entries, reader.index.metadata, reader.overhead, reader.close)
 
 
 def _sections(

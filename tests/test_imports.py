@@ -18,19 +18,27 @@ ALLOWED = {
     "records": (set(), False),
     "index": ({"errors", "records"}, False),
     "sections": ({"errors", "records"}, False),
-    "files": ({"errors"}, False),
+    "files": ({"_native", "errors"}, False),
     "patterns": (set(), False),
     "urls": (set(), False),
     "places": ({"", "errors", "files", "ranges", "urls"}, False),
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
     "checksums": ({"index", "pages", "records"}, False),
-    "container": ({"errors", "index", "pages", "ranges", "records"}, False),
-    "writer": (
-        {"checksums", "container", "errors", "files", "index", "pages", "places", "records"},
+    "limits": ({"errors", "records"}, False),
+    "container": (
+        {"errors", "files", "index", "limits", "pages", "ranges", "records"},
         False,
     ),
-    "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
+    "writer": (
+        {"checksums", "container", "errors", "files", "index", "limits", "pages", "places"}
+        | {"records"},
+        False,
+    ),
+    "shards": (
+        {"container", "errors", "files", "index", "limits", "ranges", "records", "urls"},
+        False,
+    ),
     "folders": ({"container", "errors", "job", "shards", "urls"}, False),
     "companions": ({"folders", "job", "places", "shards", "urls"}, False),
     "tables": (set(), False),
@@ -105,8 +113,8 @@ ALLOWED = {
     "extents": ({"arrays", "decode", "places", "records", "urls"}, True),
     "part_tasks": (
         {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
-        | {"extents", "losses", "passes", "pipeline", "places", "plans", "prune", "records"}
-        | {"squares", "writer"},
+        | {"extents", "limits", "losses", "passes", "pipeline", "places", "plans", "prune"}
+        | {"records", "squares", "writer"},
         False,
     ),
     "workers": ({"part_tasks"}, False),
@@ -136,7 +144,7 @@ ALLOWED = {
         False,
     ),
     "commands.compress": (
-        {"container", "errors", "report", "shards", "urls"}
+        {"container", "errors", "limits", "report", "shards", "urls"}
         | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
         False,
     ),
@@ -147,7 +155,8 @@ ALLOWED = {
         False,
     ),
     "commands.plan": (
-        {"tables"} | {f"commands.{name}" for name in ("compress", "large", "streams", "terminal")},
+        {"tables", "threads"}
+        | {f"commands.{name}" for name in ("compress", "large", "streams", "terminal")},
         False,
     ),
     "estimate": ({"large", "large_model", "part_tasks", "places", "records"}, False),

@@ -531,7 +531,7 @@ def test_what_is_exact_stays_so_in_a_folder_and_in_its_plan(source, tmp_path, ca
 
 
 def test_dcz_plan_is_near_the_size_and_writes_nothing(source, monkeypatch, capsys):
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr("deepcomp.commands.plan.n_cpus", lambda: 4)
     before = sorted(os.listdir(source))
     assert main(["plan", str(source), "--sparsity", "0.5", "--jobs", "4", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -547,7 +547,7 @@ def test_dcz_plan_is_near_the_size_and_writes_nothing(source, monkeypatch, capsy
 
 
 def test_dcz_plan_counts_no_more_processes_than_cores(source, monkeypatch, capsys):
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr("deepcomp.commands.plan.n_cpus", lambda: 3)
     for jobs, n_processes in (("8", 3), ("2", 2), ("-1", 3)):
         assert main(["plan", str(source), "--jobs", jobs, "--json"]) == 0
         values = json.loads(capsys.readouterr().out)

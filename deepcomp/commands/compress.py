@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
 from ..errors import LossWarning
+from ..limits import ANY_SIZE
 from ..report import make_report
 from ..shards import INDEX_SUFFIX
 from ..urls import is_url
@@ -64,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             display_name(options.input),
             target,
             checkpoint_nbytes(source),
-            make_report(Reader(target)),
+            make_report(Reader(target, max_dense_bytes=ANY_SIZE)),
             errors,
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
             time.perf_counter() - start,
