@@ -137,9 +137,8 @@ def compress_checkpoint(
     _check("task_numel", task_numel, MAX_BLOCK_NUMEL)
     if n_jobs == 0:
         raise ValueError("n_jobs is 0: expected a number of workers, or -1 for one a core")
-    source, target = absolute(source), absolute(target)
-    folders = source, target
-    source, target = _main_folders(source, target)
+    folders = absolute(source), absolute(target)
+    source, target = _main_folders(*folders)
     exact = listed(exclude)
     model = open_model(source, (bits, sparsity, threshold, std, scope, exact), task_numel)
     job.begin(
@@ -159,9 +158,7 @@ def compress_checkpoint(
     shards = shards_of(model, target, shard_nbytes)
     with Workers(n_jobs, sum(t.numel for t in model.tensors)) as workers:
         losses = run(workers, model, shards, join(target, job.PARTS_NAME), task_numel)
-    remove_folder(join(target, job.PARTS_NAME))
-    _copy_companions(*folders)
-    _finish(model, shards, target)
+    _finish(model, shards, target, folders)
     packed = load(join(target, INDEX_NAME))
     for name, loss in losses.items():
         packed[name].loss = loss
@@ -169,12 +166,16 @@ def compress_checkpoint(
     return packed
 
 
-def _finish(model: LargeModel, shards: list[ShardFile], target: str) -> None:
-    """Write the index of shards: with it, the model is whole."""
+def _finish(
+    model: LargeModel, shards: list[ShardFile], target: str, folders: tuple[str, str]
+) -> None:
+    """Remove the parts, and write the index of shards, last: with it, the model is whole."""
     from .container import Reader
     from .limits import ANY_SIZE
     from .shards import INDEX_NAME, describe, encode_shard_index
 
+    remove_folder(join(target, job.PARTS_NAME))
+    _copy_companions(*folders)
     readers = ((s.name, Reader(s.path, max_dense_bytes=ANY_SIZE)) for s in shards)
     index = describe(model.metadata, readers, model.names, model.aliases)
     write_whole(join(target, INDEX_NAME), encode_shard_index(index))
@@ -198,7 +199,7 @@ def _copy_companions(source: str, target: str) -> None:
     if is_url(source) or not os.path.isdir(source):  # of a file nothing else was given
         return
     if left_out := copy_companions(source, target, files_of(source)):
-        warnings.warn(f"{source}: not copied: {', '.join(left_out)}", stacklevel=3)
+        warnings.warn(f"{source}: not copied: {', '.join(left_out)}", stacklevel=4)
 
 
 def _check(name: str, value: Any, step: int) -> None:

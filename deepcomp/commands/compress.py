@@ -56,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
             raise CommandError(f"{where}: {option} is for a folder of shards, not for one file")
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
-        refuse_own_input(source, target)
         _check_target(target)
+        refuse_own_input(source, target)
         checkpoint = read(source, options.key)
         found, packed = _compress(checkpoint, options)
         errors = _save(found, packed, target, checkpoint.metadata)
