@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from test_multiply import IS_NATIVE, ISAS, compressed, matrix
 
-from deepcomp import _kernels, convolution, huffman, multiply
+from deepcomp import _kernels, convolution, huffman, layouts, multiply
+from deepcomp.decode import TensorDecoder
 from deepcomp.layouts import Blocks, Windows, to_blocks, to_windows
 
 pytestmark = [
@@ -114,3 +115,33 @@ def test_bitstreams(isa, n_symbols, growth):
                     decoder = huffman.Decoder(lengths, about)
                     decoder.table, out = guarded(decoder.table), guarded(np.zeros(n, np.uint8))
                     np.testing.assert_array_equal(decoder.decode(data, sizes, out), symbols)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_columns", [1, 15, 64, 1000])
+@pytest.mark.parametrize("n_values", [1, 15, 60])
+@pytest.mark.parametrize("density", [0.02, 0.5, 0.9])
+def test_sections(isa, n_columns, n_values, density):
+    rng = np.random.default_rng(0)
+    for n_rows in (1, 16, 33):
+        weights = matrix(rng, (n_rows, n_columns), density, n_values)
+        weights[-1, -1] = weights[0, 0] = 1
+        tensor = compressed(weights)
+        if not TensorDecoder(tensor.record, tensor.section()).is_walked:
+            continue
+        with (
+            mock.patch.object(_kernels, "ISA", isa),
+            mock.patch.object(layouts, "scratch", lambda _, n, dtype: guarded(np.empty(n, dtype))),
+        ):
+            section = guarded(np.frombuffer(tensor.section(), np.uint8))
+            decoder = TensorDecoder(tensor.record, memoryview(section))
+            out, nnz = guarded(np.zeros(weights.size, np.uint32)), tensor.record.nnz
+            decoder.decode_into(out)
+            columns = guarded(np.zeros(nnz, np.uint32))
+            labels, counts = guarded(np.zeros(nnz, np.uint8)), guarded(np.zeros(n_rows, np.int64))
+            decoder.walk_into(n_columns, columns, labels, counts)
+            windows = layouts.decode_windows(decoder)
+        np.testing.assert_array_equal(out.view(np.float32), weights.reshape(-1))
+        np.testing.assert_array_equal(columns, np.nonzero(weights)[1])
+        np.testing.assert_array_equal(counts, np.count_nonzero(weights, axis=1))
+        assert windows is None or windows.nnz == nnz

@@ -106,6 +106,7 @@ def test_package_refuses_invalid_vectors(path):
         ("varint_overlong", "a varint that could be shorter"),
         ("varint_cut_off", "the section ends inside its"),
         ("code_length_1", "code of plane 0: a code length of 1[35]"),
+        ("kept_rows_of_all", "kept_rows is 5: expected an integer from 1 to 4"),
     ],
 )
 def test_package_says_what_is_wrong_where_a_later_check_would_refuse_it_too(rule, message):
