@@ -10,6 +10,7 @@ from test_multiply import IS_NATIVE, ISAS, compressed, matrix
 
 from deepcomp import _kernels, convolution, huffman, layouts, multiply
 from deepcomp.decode import TensorDecoder
+from deepcomp.errors import DczError
 from deepcomp.layouts import Blocks, Windows, to_blocks, to_windows
 
 pytestmark = [
@@ -111,16 +112,19 @@ def test_bitstreams(isa, n_symbols, growth):
                 bitstreams = huffman.encode(guarded(symbols), lengths)
                 sizes = [len(bitstream) for bitstream in bitstreams]
                 data = guarded(np.frombuffer(b"".join(bitstreams), np.uint8))
+                longer = guarded(np.append(data, np.zeros(60, np.uint8)))
                 for about in (1, 1 << 13, 1 << 16):  # tables of three sizes
                     decoder = huffman.Decoder(lengths, about)
                     decoder.table, out = guarded(decoder.table), guarded(np.zeros(n, np.uint8))
                     np.testing.assert_array_equal(decoder.decode(data, sizes, out), symbols)
+                    with pytest.raises(DczError, match="bits left over"):  # far too long
+                        decoder.decode(longer, [*sizes[:-1], sizes[-1] + 60], out)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("n_columns", [1, 15, 64, 1000])
 @pytest.mark.parametrize("n_values", [1, 15, 60])
-@pytest.mark.parametrize("density", [0.02, 0.5, 0.9])
+@pytest.mark.parametrize("density", [0.02, 0.9])
 def test_sections(isa, n_columns, n_values, density):
     rng = np.random.default_rng(0)
     for n_rows in (1, 16, 33):

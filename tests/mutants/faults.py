@@ -214,7 +214,7 @@ NATIVE = {
         ("w.walk.column = position % s->n_columns;", "w.walk.column = 0;", "kernels_agree"),
     ],
     ("deepcomp/_native/windows.h", "matmul"): [
-        ("bits -= 1 << 6;", "", "multiply"),
+        ("bits -= 1 << 6;", "", "kernels_agree"),
         ("if (in->n_columns >= window)", "if (in->n_columns + 1 >= window)", "guard_pages", "avx2"),
     ],
     ("deepcomp/_native/windows_x86.h", "matmul"): [
