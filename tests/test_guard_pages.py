@@ -81,7 +81,7 @@ def test_products(isa, shape, n_values):
 @pytest.mark.parametrize("size", [(5, 5), (16, 16), (7, 45), (2, 4), (4, 6), (8, 15), (3, 16)])
 def test_convolutions(isa, kernel, stride, size):
     rng = np.random.default_rng(0)
-    shape, padding = (6, 4, *kernel), (kernel[0] // 2, 0, 0, kernel[1] // 2)
+    shape, padding = (6, 4, *kernel), (kernel[0] // 2, kernel[0] // 2, 0, kernel[1] // 2)
     tensor = compressed(matrix(rng, shape, 0.5))
     window = convolution.Window((stride, stride), padding, (1, 1), 1)
     layout = convolution.CompressedConvolution(tensor._entries, shape, window)

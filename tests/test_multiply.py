@@ -338,6 +338,21 @@ def test_a_first_value_that_is_not_finite_reaches_only_its_own_rows(isa, n_value
     assert np.isfinite(np.delete(found, 1, axis=0)).all()
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_values", [3, 40, 100])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("m", [None, 3, 24])
+def test_an_input_that_is_not_finite_reaches_no_row_that_has_fewer_weights(isa, n_values, bad, m):
+    """Where a window begins with it, the places that other rows do not use must not read it."""
+    weights = np.zeros((112, 112), np.float32)
+    np.fill_diagonal(weights, np.resize(np.arange(1, n_values + 1), 112))
+    x = np.ones(112 if m is None else (112, m), np.float32)
+    x[::8] = bad
+    with mock.patch.object(_kernels, "ISA", isa):
+        found = deepcomp.matmul(compressed(weights), x)
+    np.testing.assert_array_equal(found.T, np.diag(weights) * x.T)
+
+
 @pytest.mark.parametrize("said", [-3, -1, 1])
 def test_a_dense_block_that_keeps_more_or_fewer_than_it_says_is_refused(said):
     tensor = compressed(np.arange(72, dtype=np.float32).reshape(8, 9) % 8)
