@@ -9,6 +9,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ HEADER = struct.Struct("<BBBBBB")  # layer, form of section, of extra state, of 
 EDIT = struct.Struct("<HB")
 NUMBERS = (0, 1, 2, 3, 7, 8, 255, 256, 4096, 1 << 20, 1 << 31, 1 << 63, -1, "true", "null", '"a"')
 REFUSALS = (ValueError, RuntimeError, TypeError)  # a DczError is a ValueError
+COPY_EVERY = 8  # executions
 MAX_NUMBER = 1e6  # larger ones lose too much when they are added
 
 
@@ -41,9 +43,10 @@ def _weights() -> Iterator[torch.Tensor]:
         yield torch.from_numpy(rows)
 
 
+torch.set_num_threads(1)
 WEIGHTS = [deepcomp.compress({"w": weight}, bits=None)["w"] for weight in _weights()]
 BIASES = [torch.linspace(-1, 1, weight.shape[0]) for weight in WEIGHTS]
-INPUTS = torch.linspace(-1, 1, 90).view(3, 30), torch.linspace(-1, 1, 576).view(2, 4, 8, 9)
+INPUTS = torch.linspace(-1, 1, 90).view(3, 30), torch.linspace(-1, 1, 120).view(1, 4, 5, 6)
 
 # What may be there in place of a section.
 FORMS = (
@@ -124,7 +127,7 @@ def load(data: bytes) -> None:
     i, n_alike = number % len(WEIGHTS), len(WEIGHTS) // 2
     layer = _layer(i - i % n_alike + seed % n_alike)  # of the same shape
     model, prefix = _model(layer) if number >= len(WEIGHTS) else (layer, "")
-    wanted = _layer(i).state_dict()
+    wanted = _state_dict(i)
     section = _copy(wanted["section"].numpy())
     for at, value in edits[:n_edits]:
         section[at % section.size] = value
@@ -146,7 +149,8 @@ def load(data: bytes) -> None:
             allowed = [_said(section, text)]
     assert _bits(layer) in allowed, "another weight"
     _check_products(layer)
-    assert _bits(copy.deepcopy(layer)) == _bits(layer), "a copy has another weight"
+    if seed % COPY_EVERY == 0:
+        assert _bits(copy.deepcopy(layer)) == _bits(layer), "a copy has another weight"
 
 
 def _layer(i: int) -> SparseLinear | SparseConv2d:
@@ -154,11 +158,21 @@ def _layer(i: int) -> SparseLinear | SparseConv2d:
     return kind(WEIGHTS[i], BIASES[i].clone())
 
 
+@cache
+def _state_dict(i: int) -> dict[str, Any]:
+    return _layer(i).state_dict()
+
+
+@cache
+def _other(i: int) -> SparseLinear | SparseConv2d:
+    return _layer(i)
+
+
 def _model(layer: SparseLinear | SparseConv2d) -> tuple[torch.nn.Module, str]:
     """Return a model of both kinds, one of them the layer, and the prefix of its names."""
     if isinstance(layer, SparseLinear):
-        return torch.nn.Sequential(_layer(len(WEIGHTS) - 1), layer), "1."
-    return torch.nn.Sequential(layer, _layer(0)), "0."
+        return torch.nn.Sequential(_other(len(WEIGHTS) - 1), layer), "1."
+    return torch.nn.Sequential(layer, _other(0)), "0."
 
 
 def _formed(forms: tuple[Any, ...], which: int, tensor: torch.Tensor) -> Any:

@@ -14,7 +14,7 @@ from deepcomp.encode import Weight, encode_part, encode_tensor
 from deepcomp.errors import DczError
 from deepcomp.plans import make_plan
 from deepcomp.records import ITEMSIZE, MAX_BLOCK_NUMEL, SIGNED_DTYPES, TensorRecord
-from deepcomp.sections import read_section
+from deepcomp.sections import encode_varint, read_section
 
 DENSE_BLOCK = 1 << 18
 NEGATIVE_ZERO = {name: 1 << (8 * ITEMSIZE[name] - 1) for name in SIGNED_DTYPES}
@@ -69,6 +69,23 @@ def test_runs_of_as_many_zeros_as_are_counted_in_a_table_come_back(run):
     entries = np.zeros(3 * (run + 1), np.float32)
     entries[run :: run + 1] = 1, 2, 3
     assert check_round_trip(make("float32", entries.view(np.uint32))).layout == "sparse"
+
+
+def test_a_long_run_in_a_later_block_leaves_the_counts_of_the_others():
+    entries = np.zeros(MAX_BLOCK_NUMEL + 200_000, np.float32)
+    entries[:MAX_BLOCK_NUMEL:50] = entries[-1] = 1
+    assert check_round_trip(make("float32", entries.view(np.uint32))).layout == "sparse"
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_what_is_wrong_in_a_block_is_said_with_its_size(broken):
+    fields = {**SPARSE, "numel": 5000, "block_numel": 4096}
+    blocks = [[1, 0], [1, 0]]  # kept entries and escapes; each after a gap of two
+    section = bytes.fromhex("07 0102 0100")
+    size, blocks[broken][0] = (4096, 904)[broken], 800 + 600 * (1 - broken)
+    directory = b"".join(encode_varint(n) for block in blocks for n in block)
+    with pytest.raises(DczError, match=f"a block of {size} entries: its gaps lead out of the"):
+        decode_by_hand(fields, 1 + blocks[broken][0], (section + directory).hex())
 
 
 @pytest.mark.parametrize("dtype", ITEMSIZE)

@@ -118,13 +118,15 @@ def test_threads_change_nothing(n_values, m, n_threads):
 
 
 @pytest.mark.parametrize("n_values", [1, 31])
-def test_blocks_that_are_walked_in_several_calls(n_values):
+@pytest.mark.parametrize("m", [None, 20])
+def test_blocks_that_are_walked_in_several_calls(n_values, m):
     weights = matrix(np.random.default_rng(4), (90, 200), 0.3, n_values)
-    x = np.arange(200, dtype=np.float32)
+    x = np.arange(200 * (m or 1), dtype=np.float32).reshape(200 if m is None else (200, m))
     with mock.patch.object(encode, "MAX_BLOCK_NUMEL", 4096):
         tensor = compressed(weights)
     assert len(tensor.parts().blocks) == 5
-    with mock.patch.object(decode, "MAX_TABLE", 2):
+    few = mock.patch.object(decode, "MAX_TABLE", 2), mock.patch.object(layouts, "MAX_TABLE", 2)
+    with few[0], few[1]:
         found = deepcomp.matmul(tensor, x)
     np.testing.assert_array_equal(found, deepcomp.matmul(compressed(weights), x))
 
@@ -336,6 +338,21 @@ def test_a_first_value_that_is_not_finite_reaches_only_its_own_rows(isa, n_value
     assert np.isfinite(np.delete(found, 1, axis=0)).all()
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_values", [3, 40, 100])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("m", [None, 3, 24])
+def test_an_input_that_is_not_finite_reaches_no_row_that_has_fewer_weights(isa, n_values, bad, m):
+    """Where a window begins with it, the places that other rows do not use must not read it."""
+    weights = np.zeros((112, 112), np.float32)
+    np.fill_diagonal(weights, np.resize(np.arange(1, n_values + 1), 112))
+    x = np.ones(112 if m is None else (112, m), np.float32)
+    x[::8] = bad
+    with mock.patch.object(_kernels, "ISA", isa):
+        found = deepcomp.matmul(compressed(weights), x)
+    np.testing.assert_array_equal(found.T, np.diag(weights) * x.T)
+
+
 @pytest.mark.parametrize("said", [-3, -1, 1])
 def test_a_dense_block_that_keeps_more_or_fewer_than_it_says_is_refused(said):
     tensor = compressed(np.arange(72, dtype=np.float32).reshape(8, 9) % 8)
@@ -367,6 +384,22 @@ def test_a_last_gap_that_leads_out_of_the_matrix_is_refused_wherever_it_is(isa, 
                         deepcomp.matmul(tensor, x)
                 else:
                     assert (deepcomp.matmul(tensor, x) == 2 * n_kept).all()
+
+
+def test_what_becomes_zero_in_float32_is_not_kept():
+    weights = np.zeros((3, 400))
+    weights[0] = 1e-300 * np.arange(1, 401)
+    weights[1], weights[2, ::2] = np.arange(1, 401), 1e-300
+    tensor = compressed(weights)
+    for m in (1, 20):
+        found = deepcomp.matmul(tensor, np.full((400, m), np.inf, np.float32))
+        np.testing.assert_array_equal(found, [[0] * m, [np.inf] * m, [0] * m])
+
+
+def test_more_columns_than_a_kernel_counts_are_refused():
+    multiply.CompressedMatrix(lambda: None, (1, (1 << 31) - 1))
+    with pytest.raises(ValueError, match="2147483648 columns are too many: expected at most"):
+        multiply.CompressedMatrix(lambda: None, (1, 1 << 31))
 
 
 @pytest.mark.parametrize("first", range(-4, 5))

@@ -266,6 +266,16 @@ def test_entries_that_are_few_enough_values_already_are_kept(dtype, bits):
 
 
 @all_dtypes
+@pytest.mark.parametrize("n", [2000, 50_000])  # sorted, and counted in a tally
+def test_zeros_have_no_part_in_the_values(dtype, n):
+    values = np.abs(np.random.default_rng(3).standard_normal(n)) + 0.01
+    patterns = to_patterns(values, dtype)
+    with_zeros = np.insert(patterns, np.arange(0, n, 5), 0)
+    after = share(with_zeros, dtype, 5)
+    assert (after[after != 0] == share(patterns, dtype, 5)).all() and (after != 0).sum() == n
+
+
+@all_dtypes
 def test_eight_bits_with_zeros_leave_at_most_256_values_with_zero_among_them(dtype):
     rng = np.random.default_rng(2)
     values = rng.standard_normal(20_000)

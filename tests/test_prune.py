@@ -57,6 +57,14 @@ def test_kth_magnitude_looks_at_every_bit(rng, itemsize, data):
     assert prune.kth_magnitude([patterns], k) == int(ranked[k - 1])
 
 
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_kth_magnitude_of_numbers_that_begin_with_zeros(itemsize):
+    low, high = [0, 3, 5, 9], [0x1_0002, 0x1_0004, 0x7FFF_0001]
+    patterns = np.array(high + low, f"u{itemsize}")
+    for k, expected in enumerate(sorted(low + high), 1):
+        assert prune.kth_magnitude([patterns[:2], patterns[2:]], k) == expected
+
+
 @pytest.mark.parametrize("k", [0, -1, 4])
 def test_kth_magnitude_rejects_a_rank_that_is_not_there(k):
     with pytest.raises(ValueError, match=f"k is {k}: expected 1 to 3"):

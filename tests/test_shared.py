@@ -378,6 +378,9 @@ def test_a_checkpoint_with_fewer_values_is_loaded_into_a_model_shared_anew():
     bad["4.parametrizations.weight.0.labels"] = torch.zeros(3, 3, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match=r"labels: expected torch.uint8 \[20, 216\]"):
         other.load_state_dict(bad)
+    bad["4.parametrizations.weight.0.labels"] = torch.zeros(20, 216, dtype=torch.int8)
+    with pytest.raises(RuntimeError, match=r"found torch.int8 \[20, 216\]"):
+        other.load_state_dict(bad)
 
 
 def test_gradients_by_functions_are_those_of_backward():

@@ -25,8 +25,8 @@ FOLDER = ROOT / "build" / "mutants"
 WHOLE = FOLDER / "whole"
 NOT_COPIED = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "*.so")
 N_PROCESSES = 2
-MOST_SECONDS = 300  # of the tests of a fault, which take half a minute at most
-ALL_SECONDS = 3600  # of a build, or of all tests
+SECONDS = 300  # of the tests of a fault, which take half a minute at most
+ALL_SECONDS = 3600  # of a build
 # Of all modules or one, and as fast as the compiler can: what is wrong is wrong without -O3 too.
 SETUP = {
     'native.glob("*.pyx")': 'native.glob(os.environ.get("MODULE", "*") + ".pyx")',
@@ -67,71 +67,75 @@ def run(command, tree, seconds, **variables):
 
 def build(tree, module="*"):
     """Build one native module in place, or all."""
+    shutil.rmtree(tree / "build", ignore_errors=True)  # has copies of headers, taken if not older
     command = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
     status, output = run(command, tree, ALL_SECONDS, MODULE=module)
     if status != 0:
         raise BrokenTableError(f"{tree}: {module} was not built:\n{output}")
 
 
-def run_tests(tree, files, seconds, *options, **variables):
+def run_tests(tree, tests, seconds):
+    """Run tests up to the first that fails; return the exit status and the output."""
     # The script, not `python -m pytest`: that one puts the current folder before PYTHONPATH.
     pytest = Path(sys.executable).with_name("pytest")
-    paths = [f"tests/test_{file}.py" for file in files]
-    command = [pytest, "-q", "-p", "no:cacheprovider", "-m", "not browser", *options, *paths]
-    return run(command, tree, seconds, **variables)
+    command = [pytest, "-x", "-q", "-p", "no:cacheprovider", "-m", "not browser", *tests]
+    return run(command, tree, seconds, PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")  # they take 3 s to load
 
 
 def prepare(faults):
-    """Copy and build the tree, and see that the tests pass without a fault."""
+    """Copy the tree, see that all faults fit, and build it."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     shutil.copytree(ROOT, WHOLE, ignore=NOT_COPIED)
     for fault in faults:
-        path = WHOLE / fault.path
-        replace_once(path, fault.old, fault.new)
-        shutil.copy2(ROOT / fault.path, path)
+        replace_once(WHOLE / fault.path, fault.old, fault.new)
+        shutil.copy2(ROOT / fault.path, WHOLE / fault.path)
     for old, new in SETUP.items():
         replace_once(WHOLE / "setup.py", old, new)
     build(WHOLE)
     where = "import deepcomp, sys; sys.exit(not deepcomp.__file__.startswith(sys.argv[1]))"
-    status, _ = run([sys.executable, "-c", where, f"{WHOLE}/"], WHOLE, MOST_SECONDS)
+    status, _ = run([sys.executable, "-c", where, f"{WHOLE}/"], WHOLE, SECONDS)
     if status != 0:
         raise BrokenTableError(f"another deepcomp is imported than that of {WHOLE}")
-    files = sorted({file for fault in faults for file in fault.tests.split()})
-    status, output = run_tests(WHOLE, files, ALL_SECONDS, "-n", str(N_PROCESSES))
-    if status != 0:
-        raise BrokenTableError(f"the tests fail without a fault:\n{output[-4000:]}")
-    for i in range(N_PROCESSES):  # with the bytecode of that run
+    for i in range(N_PROCESSES):
         shutil.copytree(WHOLE, FOLDER / str(i))
 
 
-def attempt(fault, tree):
+def attempt(number, fault, tree):
     """Make a fault and run its tests; return what became of it, and the test that noticed it."""
-    # What is written again within a second, with the same size, must not be taken from bytecode.
-    unwritten = {"PYTHONDONTWRITEBYTECODE": "1"}
-    replace_once(tree / fault.path, fault.old, fault.new)
+    tests = [f"tests/test_{name}.py" for name in fault.tests.split()]
+    path = tree / fault.path
+    replace_once(path, fault.old, fault.new)
+    os.utime(path, (number, number))  # no bytecode of another text has this time
     try:
         if fault.module:
             build(tree, fault.module)
-        status, output = run_tests(
-            tree, fault.tests.split(), MOST_SECONDS, "-x", "-n", "0", **unwritten
-        )
+        status, output = run_tests(tree, tests, SECONDS)
     finally:
-        shutil.copy2(WHOLE / fault.path, tree / fault.path)
-        for path in (WHOLE / "deepcomp" / "_native").glob(f"{fault.module or '-'}.*.so"):
-            shutil.copy2(path, tree / path.relative_to(WHOLE))
+        shutil.copy2(WHOLE / fault.path, path)
+        for library in (WHOLE / "deepcomp" / "_native").glob(f"{fault.module or '-'}.*.so"):
+            shutil.copy2(library, tree / library.relative_to(WHOLE))
+    if status == 0:
+        return "survived", tests
     if status is None:
-        return "time-out", ""
+        return "time-out", tests
     if status < 0:
-        return "signal", signal.Signals(-status).name
-    if status > 2:
+        return "signal", tests
+    found = re.search(r"^(?:FAILED|ERROR) (tests/[\w/.]+(?:::\w+)*)", output, re.MULTILINE)
+    if status > 2 or not found:
         raise BrokenTableError(f"{fault.path}: {fault.tests}: pytest says\n{output[-2000:]}")
-    found = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.MULTILINE)
-    return ("noticed" if status else "survived"), found[1] if found else ""
+    return "noticed", [found[1]]
+
+
+def check_tests(tests):
+    """Raise BrokenTableError if tests that noticed a fault fail without one as well."""
+    status, output = run_tests(WHOLE, sorted(tests), ALL_SECONDS)
+    if status != 0:
+        raise BrokenTableError(f"these tests fail without a fault too:\n{output[-4000:]}")
 
 
 def best_isa():
     command = [sys.executable, "-c", "from deepcomp._native import cpu; print(cpu.best_isa())"]
-    return int(run(command, WHOLE, MOST_SECONDS)[1])
+    return int(run(command, WHOLE, SECONDS)[1])
 
 
 def campaign(faults):
@@ -140,27 +144,30 @@ def campaign(faults):
     for i in range(N_PROCESSES):
         trees.put(FOLDER / str(i))
 
-    def work(fault):
+    def work(numbered):
+        number, fault = numbered
         if ISAS.index(fault.isa) > isa:
-            return "not run", f"needs {fault.isa}"
+            return "not run", [f"needs {fault.isa}"], 0
         tree, started = trees.get(), time.monotonic()
         try:
-            outcome, by = attempt(fault, tree)
+            outcome, tests = attempt(number, fault, tree)
         finally:
             trees.put(tree)
         if fault.why:
             outcome = "wrongly called equivalent" if outcome in NOTICED else "equivalent"
-        return outcome, f"{time.monotonic() - started:.0f} s {by}"
+        return outcome, tests, time.monotonic() - started
 
-    outcomes = Counter()
+    outcomes, noticing = Counter(), set()
     with ThreadPoolExecutor(N_PROCESSES) as pool:
-        for fault, (outcome, how) in zip(faults, pool.map(work, faults), strict=True):
+        for fault, done in zip(faults, pool.map(work, enumerate(faults, 1)), strict=True):
+            outcome, tests, seconds = done
             outcomes[outcome] += 1
-            place = f"{fault.path}: {' '.join(fault.old.split())!r}"
-            print(
-                f"{outcome:9} {place[:110]} -> {' '.join(fault.new.split())!r:.60} {how}",
-                flush=True,
-            )
+            noticing.update(tests if outcome in NOTICED else ())
+            old, new = (" ".join(text.split()) for text in (fault.old, fault.new))
+            print(f"{outcome:9} {fault.path}: {old} -> {new}")
+            print(f"          {seconds:.0f} s: {' '.join(tests)}", flush=True)
+    if noticing:
+        check_tests(noticing)
     return outcomes
 
 
