@@ -16,9 +16,13 @@ from torch import nn
 import deepcomp
 from deepcomp.nn import SparseLinear
 
+# sections of more than 512 bytes: Python's own pools, which take less, are nothing to a sanitizer
 KINDS = {
-    "linear": (linear, [(1, 40), (7, 40), (70, 40)]),
-    "conv": (lambda: conv(4, 6, 3, padding=1), [(1, 4, 9, 8), (2, 4, 9, 8), (1, 4, 20, 5)]),
+    "linear": (lambda: linear(100, 60), [(1, 100), (7, 100), (70, 100)]),
+    "conv": (
+        lambda: conv(16, 24, 3, padding=1),
+        [(1, 16, 9, 8), (2, 16, 9, 8), (1, 16, 20, 5)],
+    ),
 }
 
 
