@@ -238,9 +238,7 @@ class Shards:
             raise type(error)(f"{self.name}: {error}") from None
         file.close()
         if max_dense_bytes is not None:
-            check_dense_nbytes(
-                self.name, self.nbytes, self.index.entries.values(), max_dense_bytes
-            )
+            check_dense_nbytes(self.name, self.nbytes, self.index.entries.values(), max_dense_bytes)
         self._path, self._max_dense_bytes, self._mmap = path, max_dense_bytes, mmap
         self._is_closed = False
         self._readers: dict[int, Reader] = {}
@@ -284,9 +282,7 @@ class Shards:
         shard = self.index.shards[i]
         of_shard = [name for name, j in self.index.shard_of.items() if j == i]
         try:
-            reader = Reader(
-                beside(self._path, shard.name), None, self._max_dense_bytes, self._mmap
-            )
+            reader = Reader(beside(self._path, shard.name), None, self._max_dense_bytes, self._mmap)
         except FileNotFoundError as error:
             more = f" and {len(of_shard) - 1} more" if len(of_shard) > 1 else ""
             what = f"{error.strerror}: it has {short(of_shard[0])}{more}, as {self.name} says"

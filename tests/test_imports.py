@@ -105,7 +105,17 @@ ALLOWED = {
     "extents": ({"arrays", "decode", "places", "records", "urls"}, True),
     "part_tasks": (
         {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
-        | {"extents", "limits", "passes", "pipeline", "places", "plans", "prune", "records", "writer"},
+        | {
+            "extents",
+            "limits",
+            "passes",
+            "pipeline",
+            "places",
+            "plans",
+            "prune",
+            "records",
+            "writer",
+        },
         False,
     ),
     "workers": ({"part_tasks"}, False),

@@ -144,7 +144,7 @@ KINDS = {
     "mapped": lambda folder: folder / "m.dcz",
     "shards": lambda folder: folder,
     "url": lambda folder: f"file://{folder / 'm.dcz'}",
-    "open": lambda folder: open(folder / "m.dcz", "rb"),
+    "open": lambda folder: open(folder / "m.dcz", "rb"),  # noqa: SIM115
 }
 
 
