@@ -201,7 +201,12 @@ class Replacement:
                 break
             self._file.close()
         if status is not None:
-            _take_over(self._file.fileno(), status)
+            try:
+                with _naming(self.path):
+                    _take_over(self._file.fileno(), status)
+            except OSError:
+                self.close()
+                raise
 
     def __enter__(self) -> "Replacement":
         return self

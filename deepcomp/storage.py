@@ -68,7 +68,9 @@ def save(
     OSError
         If the file cannot be written, or `path` is no regular file.
 
-    After any error an old file at `path` is untouched, and no temporary file stays.
+    After any error an old file at `path` is untouched, and no temporary file stays; but if the
+    message says that the folder could not be synced: then the new file is there, and may be the
+    old one again after a crash of the system.
 
     References
     ----------
@@ -131,10 +133,12 @@ def load(
     use a model at a time, and forked processes. Pickles and copies hold the encoded tensors, and
     do not need the file.
 
-    **A path** is mapped into memory, and stays open. When another file takes its name (as `save`
-    does it), or it is deleted, the tensors are those of the old one. When somebody cuts it off,
-    the next use raises DczError; in the moment of a decode, the process would end by SIGBUS.
-    Changes made in place are noticed only in pages that were not touched before.
+    **A path** is mapped into memory, and no descriptor of it stays open. When another file takes
+    its name (as `save` does it), or it is deleted, the tensors are those of the old one. When
+    somebody cuts it off, the next use raises DczError; in the moment of a decode, the process would
+    end by SIGBUS. Changes made in place are noticed only in pages that were not touched before.
+    With ``mmap=False`` it is read instead, once, and whatever becomes of it then makes no
+    difference: for files that others may cut or write into.
 
     **A URL** (a string such as ``"https://host/model.dcz"`` or ``"s3://bucket/model.dcz"``) is
     opened with fsspec: ``pip install 'deepcomp[remote]'``. Only what is needed is read, by ranges,
@@ -163,13 +167,23 @@ def load(
     A valid file may be small and its tensors large: up to 2**20 entries a byte, if all are zero.
     Whoever does not trust a file sets `max_dense_bytes`.
 
+    A model may be used in a ``with`` statement, and is closed at its end, or by
+    `CompressedModel.close`; neither is needed.
+
     Parameters
     ----------
     file : str, os.PathLike or binary file
         A path, a URL, or an open file. A ``pathlib.Path`` is never a URL.
     max_dense_bytes : int, optional
         Refuse a file whose tensors take more bytes than this when they are all dense, which is
-        known from its index. Decoding takes some more memory for one tensor at a time.
+        known from its index, or whose index does when it is inflated (and more than 2**18). Of
+        empty tensors the other extents count, as products have them. Decoding takes some more
+        memory for one tensor at a time. By default 16 GiB, or 10,000 times the size of the file if
+        that is more; and for the index 2**18 bytes and 16 times the file. No model meets these
+        limits that is worth a file; a larger number than the default of the tensors lifts both.
+    mmap : bool, default True
+        Whether a file at a path is mapped into memory; else all of it is read. Files behind URLs,
+        and open files, never are.
 
     Returns
     -------
@@ -179,6 +193,8 @@ def load(
     ------
     DczError
         If the file is not a ``.dcz`` file, is cut off or damaged, or is too large.
+    ValueError
+        If `max_dense_bytes` or `mmap` is none of these.
     OSError
         If it cannot be read; from a URL or an open file, also later, when a tensor is asked for.
     ImportError
