@@ -66,7 +66,7 @@ def open_file(path: str) -> Reader:
             f"{path}: is a folder: expected a .dcz file (of a folder of shards give the files, as "
             "packed/*.dcz; in Python, deepcomp.load takes the folder)"
         )
-    with input_path(path) as found:  # a copy may be deleted: the file stays open
+    with input_path(path) as found:  # a copy may be deleted: it stays mapped
         try:
             return Reader(found, display_name(path))
         except DczError as error:
