@@ -111,13 +111,7 @@ class CompressedTensor:
         return self._fetch()
 
     def parts(self) -> Section | None:
-        """Return where the bytes of each stream are; None for a raw tensor.
-
-        Raises
-        ------
-        DczError
-            If the section breaks a rule.
-        """
+        """Return where the bytes of each stream are, None if raw; DczError if a rule is broken."""
         if self.record.layout == "raw":
             return None
         return self._named(lambda: read_section(self.record, self.section()))

@@ -26,8 +26,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # files, pages, commands, threads and whole programs: what is computed is compared elsewhere
 _FILES = "budget", "checksums", "commands", "concurrency", "docs", "examples", "folders", "hf"
-_MORE = "hf_folders", "page", "plot", "process", "pruner", "remote", "saving"
-NOT_WITH_TWINS = {f"test_{name}.py" for name in (*_FILES, *_MORE)}
+_MORE = "hf_folders", "limits", "opening", "page", "plot", "process", "pruner", "remote", "saving"
+_SOME = "threads", "weights", "fixed_weights", "wrapped_layers", "dense_weights", "global_hooks"
+NOT_WITH_TWINS = {f"test_{name}.py" for name in (*_FILES, *_MORE, *_SOME)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -63,7 +63,7 @@ def open_file(path: str) -> Reader | Shards:
     OSError
         If it cannot be opened.
     """
-    with input_path(path) as found:  # a copy may be deleted: the file stays open
+    with input_path(path) as found:  # a copy may be deleted: it stays mapped
         try:
             return open_packed(found, display_name(path))
         except DczError as error:
