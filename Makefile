@@ -10,6 +10,8 @@ LARGE_FLAGS ?=
 TIME ?= 60
 JOBS ?= 2
 INPUT ?=
+# make mutants: parts of the paths of files, to make only the faults in these
+ONLY ?=
 
 PY := $(abspath $(VENV))/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
@@ -35,13 +37,14 @@ unless_all_there = $(if $(filter-out \
 # The targets alone decide which build and which kernels are used.
 unexport PYTHONPATH DEEPCOMP_DEBUG DEEPCOMP_SANITIZE DEEPCOMP_KERNELS
 
-.PHONY: help demo test test-asan fuzz bench bench-large docs lint format build clean force
+.PHONY: help demo test test-asan fuzz mutants bench bench-large docs lint format build clean force
 
 help:
 	@echo "make demo    run examples/quickstart.py"
 	@echo "make test    tests and doctests, three times: release, debug build, NumPy twins"
 	@echo "make test-asan  tests, with AddressSanitizer and UndefinedBehaviorSanitizer"
 	@echo "make fuzz    fuzzers, in the same build, for TIME=60 seconds with JOBS=2 processes"
+	@echo "make mutants  deliberate faults, one at a time: do the tests notice? (ONLY='sections.py scatter.h')"
 	@echo "make bench   benchmarks, on one core with one thread (BENCH_FLAGS='-k name')"
 	@echo "make bench-large  a checkpoint of two billion parameters, 10 GB of disk (LARGE_FLAGS='--scale 0.1')"
 	@echo "make docs    the documentation site, into build/docs"
@@ -91,6 +94,9 @@ fuzz: $(TEST_INSTALLED) $(ASAN_BUILT) $(FUZZER)
 	@$(call copy_python,$(ASAN))
 	$(call sanitized,$(FUZZER)) $(PY) ../fuzz/run.py \
 		$(if $(INPUT),--input $(abspath $(INPUT)),--time $(TIME) --jobs $(JOBS))
+
+mutants: $(TEST_INSTALLED)
+	$(PY) tests/mutants/run.py $(ONLY)
 
 # Fail unless the tests will import the build that they are meant for. Like the tests of the debug
 # build it runs in build/: what a test starts with `python -c` looks into the current folder first.

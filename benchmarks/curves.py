@@ -48,7 +48,7 @@ def by_sparsity(dense: nn.Module, data: Data, held_out: Data) -> Iterator[Point]
     """Prune all layers together, at once without retraining and gradually with it."""
     for sparsity in tqdm(SPARSITIES, desc="sparsity"):
         model = copy.deepcopy(dense)
-        deepcomp.Pruner(model, sparsity=sparsity, scope="global").remove()
+        deepcomp.Pruner(model, sparsity=sparsity, scope="global", min_kept=0).remove()
         point = {"sparsity": sparsity, "curve": "pruned"}
         yield point | size_and_accuracy(model, held_out)
         model = copy.deepcopy(dense)

@@ -12,6 +12,8 @@ Two environment variables are read once, when this module is imported:
 import os
 from typing import TYPE_CHECKING, Any
 
+from ._native import MISSING
+
 ISA_NAMES = ("portable", "avx2", "avx512")
 
 _choice = os.environ.get("DEEPCOMP_KERNELS", "native")
@@ -21,11 +23,7 @@ if _choice not in ("native", "reference"):
 try:
     from ._native import cpu as _cpu
 except ImportError as error:
-    raise ImportError(
-        "deepcomp's native modules are missing: install the package with 'pip install .', build "
-        "them in place with 'python setup.py build_ext --inplace', or start Python outside the "
-        "checkout, if it is installed"
-    ) from error
+    raise ImportError(MISSING) from error
 
 
 def _chosen_isa() -> int:

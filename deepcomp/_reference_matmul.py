@@ -17,6 +17,7 @@ _KINDS = {  # lanes, columns of a window, slots, bits of a column, bits of a lab
     1: (16, 64, 2, 6, 6, None),
     2: (8, 32, 2, 5, 5, 27),
 }
+_QUIET = np.errstate(all="ignore")  # as the native kernels are: NaN and infinity are numbers
 
 
 def _floats_at(address, shape):
@@ -159,6 +160,7 @@ def _slots(words, kind):
     return columns, labels & ((1 << label_bits) - 1), (words >> count_shift) > shifts
 
 
+@_QUIET
 def windows_times_vector_into(
     starts, offsets, words, codebook, kind, n_rows, n_columns, x, bias, isa, first_group,
     last_group, scratch, out,
@@ -209,6 +211,7 @@ def blocks_into(
     return 0
 
 
+@_QUIET
 def blocks_times_vectors_into(
     starts, order, group_rows, columns, labels, values, n_columns, block_columns, x, x_stride,
     are_rows, n_vectors, bias, isa, first, last, scratch, out, out_stride,
@@ -237,6 +240,7 @@ def _strided_at(address, n_vectors, n, stride, are_rows):
     return view if are_rows else view.T
 
 
+@_QUIET
 def convolve_into(
     starts, offsets, labels, values, geometry, x, bias, isa, first_row, last_row, first_image,
     last_image, scratch, image_numel, out,

@@ -45,6 +45,8 @@ class Source:
         Returns the entries as a contiguous array of patterns, shape (numel,).
     is_shared : bool
         Whether `deepcomp.share_weights` gave it its codebook.
+    kind : {"weight", "parameter", "buffer"} or None
+        What a module has it for (`nn.weights`); None of a mapping, which does not say.
     location : (str, int) or None
         The file that has the entries as they are, and at which byte they begin, if one has.
     """
@@ -55,17 +57,23 @@ class Source:
     identity: tuple[Any, ...] = field(repr=False)
     fetch: Callable[[], Patterns] = field(repr=False)
     is_shared: bool = False
+    kind: str | None = None
     location: tuple[str, int] | None = field(default=None, repr=False)
 
     @property
     def is_float(self) -> bool:
-        """Whether it can be pruned and shared."""
+        """Whether its dtype can be pruned and shared."""
         return self.dtype in SHARED_DTYPES
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it looks like a weight: a token of shape (1, 1, n) does not, nor does a scale."""
+        return self.is_float and sum(extent > 1 for extent in self.shape) >= 2
 
     @property
     def is_weight(self) -> bool:
         """Whether it is pruned and shared unless a pattern says otherwise."""
-        return self.is_float and len(self.shape) >= 2
+        return self.is_matrix if self.kind is None else self.is_float and self.kind == "weight"
 
     def weight(self) -> Weight:
         """Fetch the entries; raise ValueError if a bool is neither 0 nor 1."""
@@ -97,10 +105,12 @@ def sources(model: Any) -> dict[str, Source | str]:
     ValueError
         If a tensor has a dtype or a name that a ``.dcz`` file cannot hold.
     """
+    kinds: dict[str, str] = {}
     if callable(getattr(model, "state_dict", None)):
         check_is_dense(model)
         _refuse_stacked(model)
-        model = model.state_dict()
+        module, model = model, model.state_dict()
+        kinds = _kinds(module, model)
     if not isinstance(model, Mapping):
         raise TypeError(
             f"expected an nn.Module, a state_dict or a mapping of arrays, not {type(model)}"
@@ -108,7 +118,7 @@ def sources(model: Any) -> dict[str, Source | str]:
     entries: dict[str, Source | str] = {}
     first_names: dict[tuple[Any, ...], str] = {}
     try:
-        folded = _folded(model)
+        folded = _folded(model, kinds)
     except ValueError as error:
         if not any(isinstance(value, Mapping) for value in model.values()):
             raise
@@ -122,7 +132,17 @@ def sources(model: Any) -> dict[str, Source | str]:
     return entries
 
 
-def _folded(model: Mapping[str, Any]) -> list[Source]:
+def _kinds(module: Any, state: Any) -> dict[str, str]:
+    """Say what a module has its tensors for; nothing if it is another thing with a state_dict."""
+    torch = sys.modules.get("torch")  # whoever has a module has imported it
+    if torch is None or not isinstance(module, torch.nn.Module) or not isinstance(state, Mapping):
+        return {}
+    from .nn.weights import kinds_of
+
+    return kinds_of(module, state)
+
+
+def _folded(model: Mapping[str, Any], kinds: Mapping[str, str]) -> list[Source]:
     """Turn ``x_orig`` and ``x_mask`` into ``x``, and codebooks with their labels into weights."""
     result = []
     for name in model:
@@ -135,15 +155,17 @@ def _folded(model: Mapping[str, Any]) -> list[Source]:
         if name != base and f"{base}_mask" in model:
             if base in model:
                 raise ValueError(f"tensor {base!r} is there twice: as it is and as {name!r}")
-            result.append(_masked(base, _source(name, model[name]), model[f"{base}_mask"]))
+            original = replace(_source(name, model[name]), kind=kinds.get(name))
+            result.append(_masked(base, original, model[f"{base}_mask"]))
         elif name.endswith("_mask") and name.removesuffix("_mask") + "_orig" in model:
             continue
         elif name.endswith(".original0") and _is_shared(name.removesuffix("original0"), model):
-            result.append(_shared(name.removesuffix("original0"), model))
+            shared = _shared(name.removesuffix("original0"), model)
+            result.append(replace(shared, kind=kinds.get(name)))
         elif ".0." in name and _is_shared(name.rpartition("0.")[0], model):
             continue
         else:
-            result.append(_source(name, model[name]))
+            result.append(replace(_source(name, model[name]), kind=kinds.get(name)))
     return result
 
 
@@ -203,7 +225,7 @@ def _masked(name: str, original: Source, mask: Any) -> Source:
         return original.fetch() * is_kept
 
     identity = (original.identity, mask_source.identity)
-    return Source(name, original.dtype, original.shape, identity, fetch)
+    return Source(name, original.dtype, original.shape, identity, fetch, kind=original.kind)
 
 
 def _source(name: str, value: Any) -> Source:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -25,14 +26,21 @@ def compress(
     threshold: float | Mapping[str, float] | None = None,
     std: float | Mapping[str, float] | None = None,
     scope: str = "layer",
+    exclude: str | Iterable[str] | None = None,
 ) -> CompressedModel:
     """Prune and share the weights of a model, and encode them.
 
-    Each setting is a number for all weights (float tensors of two or more dimensions), or a
-    mapping from patterns of names to numbers: ``{"conv*": 8, "fc*": 5}``. A pattern is matched
-    against the tensor's name and its module's, the first that matches decides, and tensors that
-    none matches are left alone. A pattern stands for the weights it matches; if it matches
-    none, for the other float tensors. All other tensors are stored exactly.
+    **Weights** of a module are those of layers that are known to have some, of whatever size:
+    linear and bilinear layers, convolutions, embeddings, recurrent layers, the projections of
+    attention, their subclasses, and ``Conv1D`` of transformers. Of a mapping they are the float
+    tensors with at least two dimensions larger than 1. All other tensors are stored exactly:
+    buffers always; tokens, tables of positions, scales and other parameters unless a pattern
+    names them.
+
+    Each setting is a number for all weights, or a mapping from patterns of names to numbers:
+    ``{"conv*": 8, "fc*": 5}``. A pattern is matched against the tensor's name and its module's,
+    the first that matches decides, and tensors that none matches are left alone. A pattern stands
+    for the weights it matches; if it matches none, for the other float tensors that are no buffers.
 
     Parameters
     ----------
@@ -51,6 +59,8 @@ def compress(
         The same in multiples of the standard deviation.
     scope : {"layer", "global"}, default "layer"
         Whether sparsity and std are counted in each tensor, or over all tensors of one number.
+    exclude : str or iterable of str, optional
+        Patterns of names of tensors or modules that are stored exactly, whatever the settings say.
 
     Returns
     -------
@@ -65,6 +75,9 @@ def compress(
 
     Warns
     -----
+    UserWarning
+        If a setting is a number, and most of a module's entries that might be weights stay exact,
+        as they are in layers that are not known.
     LossWarning
         If the tensors that changed, taken together, have a relative error above 0.1: the norm of
         the differences over that of the weights before. Pruning without retraining has one.
@@ -87,9 +100,13 @@ def compress(
         compress(model, bits=None, sparsity=0.9).restore(model)
     """
     from .arrays import sources
+    from .rules import listed
 
-    found = sources(model)
-    encoded = encode_found(found, "compress", bits, sparsity, threshold, std, scope)
+    found, exact = sources(model), listed(exclude)
+    settings = (bits, sparsity, threshold, std)
+    encoded = encode_found(found, "compress", *settings, scope, exact)
+    if any(s is not None and not isinstance(s, Mapping) for s in settings):
+        _warn_of_unknown(found, exact)
     entries: dict[str, CompressedTensor | str] = {}
     for name, entry in encoded:
         if isinstance(entry, str):
@@ -100,6 +117,26 @@ def compress(
     packed = CompressedModel(entries)
     warn(packed.losses)
     return packed
+
+
+def _warn_of_unknown(found: dict[str, Source | str], exclude: list[str]) -> None:
+    """Warn where most of a module is in layers that are not known, so that nothing gets small."""
+    from .rules import excluded
+    from .tables import counted
+
+    own = [entry for entry in found.values() if not isinstance(entry, str)]
+    exact = excluded("exclude", exclude, [e.name for e in own])
+    unknown = [e for e in own if e.kind == "parameter" and e.is_matrix and e.name not in exact]
+    n_unknown = sum(prod(e.shape) for e in unknown)
+    if n_unknown > sum(prod(e.shape) for e in own if e.is_weight):
+        largest = max(unknown, key=lambda e: prod(e.shape)).name
+        warnings.warn(
+            f"{n_unknown:,} entries in {counted(len(unknown), 'parameter')} of no known layer, the "
+            f"largest being {largest!r}, stay exact, more than there are in weights: a pattern "
+            f"compresses what it names, as bits={{{largest!r}: 5}}, and exclude= says that they "
+            "are meant to stay",
+            stacklevel=3,
+        )
 
 
 def encode_found(

@@ -9,7 +9,9 @@ import zlib
 from typing import BinaryIO
 
 from .errors import DczError, UnsupportedVersionError
+from .files import closed_message
 from .index import Index, check_version, decode_index
+from .limits import check_dense_nbytes, check_index_nbytes
 from .pages import PAGE, Pages
 from .ranges import open_file
 from .records import TensorRecord
@@ -33,6 +35,8 @@ class Reader:
         until it is asked for.
     name : str, optional
         For messages; by default that of the file.
+    max_dense_bytes, mmap
+        As of `storage.load`.
 
     Attributes
     ----------
@@ -52,18 +56,26 @@ class Reader:
     Raises
     ------
     DczError
-        If the file is not a ``.dcz`` file, is cut off or damaged.
+        If the file is not a ``.dcz`` file, is cut off or damaged, or is too large.
     UnsupportedVersionError
         If it has another version.
     OSError
         If it cannot be opened or read.
     """
 
-    def __init__(self, file: str | os.PathLike[str] | BinaryIO, name: str | None = None) -> None:
-        self._file = open_file(file, name)
+    def __init__(
+        self,
+        file: str | os.PathLike[str] | BinaryIO,
+        name: str | None = None,
+        max_dense_bytes: int | None = None,
+        mmap: bool = True,
+    ) -> None:
+        self._file = open_file(file, name, mmap)
         self.name = self._file.name
         self.nbytes = self._file.nbytes
-        self.index = self._read_index(self._read_head_and_trailer())
+        deflated = self._read_head_and_trailer()
+        check_index_nbytes(self.name, self.nbytes, self._index_raw_nbytes, max_dense_bytes)
+        self.index = self._read_index(deflated)
         self._offsets: dict[str, int] = {}
         offset = HEAD.size
         for name, entry in self.index.entries.items():
@@ -72,7 +84,9 @@ class Reader:
                 offset += entry.section_nbytes
         if offset != self.data_end:
             raise self._error(f"the sections end at {self.data_end}: the index expects {offset}")
-        self.pages = Pages(self._file, self.data_end, self._checksums)
+        entries = self.index.entries.values()
+        check_dense_nbytes(self.name, self.nbytes, entries, max_dense_bytes)
+        self.pages: Pages | None = Pages(self._file, self.data_end, self._checksums)
 
     @property
     def n_pages(self) -> int:
@@ -110,17 +124,20 @@ class Reader:
             If a page, or the section, is damaged, or the file has become shorter or another one.
         OSError
             If something cannot be fetched.
+        ValueError
+            If it was closed.
         """
         entry = self.index.entries[name]
         assert isinstance(entry, TensorRecord)
         first, nbytes = self._offsets[name], entry.section_nbytes
         what, last = f"tensor {name!r}", first + nbytes
+        pages = self._open_pages(what)
         part = first + start, last if end is None else first + end
         if entry.crc32 is None:
-            self.pages.check(*part, what)
+            pages.check(*part, what)
         else:
-            self.pages.check_section((first, last), entry.crc32, part, what)
-        return self.pages.view(first, last, what)
+            pages.check_section((first, last), entry.crc32, part, what)
+        return pages.view(first, last, what)
 
     def check_all_pages(self, keep: bool = True) -> None:
         """Check every page of the file.
@@ -134,8 +151,21 @@ class Reader:
         ------
         DczError
             At the first damaged page.
+        ValueError
+            If it was closed.
         """
-        self.pages.check_all(self._tensors_on, keep)
+        self._open_pages("").check_all(self._tensors_on, keep)
+
+    def close(self) -> None:
+        """Let go of the file, and of what was fetched of it; views of it stay valid."""
+        self.pages = None
+        self._file.close()
+
+    def _open_pages(self, what: str) -> Pages:
+        pages = self.pages  # for good: another thread may close it
+        if pages is None:
+            raise ValueError(closed_message(self.name, what))
+        return pages
 
     def _tensors_on(self, start: int, end: int) -> str:
         """Name the tensors whose sections have bytes from `start` up to `end`, for a message."""

@@ -5,6 +5,7 @@ Han, Mao, Dally, "Deep Compression", ICLR 2016, section 2.
 
 import math
 from collections.abc import Sequence
+from glob import escape
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,9 +100,10 @@ def check_finite_passes(parts: Sequence[tuple[str, str]]) -> Passes[None]:
 
 def _check_finite(name: str, magnitude: int, infinity: int) -> None:
     if magnitude >= infinity:
+        pattern = escape(name)
         error = NotFiniteError(
             f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared "
-            "(bits=None without pruning stores it exactly)"
+            f"(exclude={pattern!r}, or --exact {pattern!r} of dcz compress, leaves it as it is)"
         )
         error.tensor = name
         raise error

@@ -59,6 +59,12 @@ def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     return (shape[0], prod(shape[1:])) if shape else (1, 1)
 
 
+def check_rows(shape: tuple[int, int]) -> None:
+    """Raise DczError if a matrix has no columns and many rows: these take memory, but no file."""
+    if shape[1] == 0 and shape[0] > MAX_EMPTY_ROWS:
+        raise DczError(f"{shape[0]} empty rows are too many: expected at most {MAX_EMPTY_ROWS}")
+
+
 def decode_entries(decoder: AnyDecoder) -> Entries:
     """Decode a tensor into the kept entries of a matrix.
 
@@ -87,15 +93,14 @@ def decode_entries(decoder: AnyDecoder) -> Entries:
         indptr[1 + decoder.rows] = np.diff(stored.indptr)
         np.add.accumulate(indptr, out=indptr)
         return stored._replace(indptr=indptr, shape=shape)
-    if shape[0] > max(record.numel, MAX_EMPTY_ROWS):
-        raise DczError(f"{shape[0]} empty rows are too many")
+    check_rows(shape)
     if record.numel == 0:
         indptr = np.zeros(shape[0] + 1, np.int64)
         return Entries(indptr, *_no_entries(), np.empty(0, np.float32), shape)
     if record.codebook is not None:
         codebook = to_float32(decoder.codebook, record.dtype)
         n_zeros = int(record.layout == "dense" and decoder.codebook[0] == 0)
-        if codebook[n_zeros:].all() and not record.zero_signs:
+        if are_kept(codebook[n_zeros:]).all() and not record.zero_signs:
             return _with_labels(decoder, codebook[n_zeros:], n_zeros, shape)
     positions, patterns = decoder.kept()
     return _share(positions, to_float32(patterns, record.dtype), shape)
@@ -117,6 +122,19 @@ def to_float32(patterns: Patterns, dtype: str) -> Floats:
         raise ValueError(f"cannot compute with {dtype}: expected floats of 16 bits or more")
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return patterns.view(dtype).astype(np.float32)
+
+
+def are_kept(values: Floats) -> NDArray[np.bool_]:
+    """Return for each value whether it is another one than 0.
+
+    By its bits: NumPy warns of a signalling NaN that is compared, as a file may hold one.
+
+    Examples
+    --------
+    >>> are_kept(np.array([0, -0.0, np.nan, 1e-45], np.float32))
+    array([False, False,  True,  True])
+    """
+    return (values.view(np.uint32) << np.uint32(1)).astype(np.bool_)
 
 
 def _no_entries() -> tuple[NDArray[np.uint32], NDArray[np.uint8]]:
@@ -158,7 +176,7 @@ def _collect_into(
 
 
 def _share(positions: NDArray[np.int64], values: Floats, shape: tuple[int, int]) -> Entries:
-    kept = values != 0
+    kept = are_kept(values)
     if not kept.all():
         positions, values = positions[kept], values[kept]
     indptr = np.searchsorted(positions, np.arange(shape[0] + 1) * shape[1])

@@ -57,8 +57,8 @@ def estimate(path: str | os.PathLike[str], settings: tuple[Any, ...]) -> Estimat
     path : str or os.PathLike
         As of `compress_checkpoint`.
     settings : tuple
-        ``bits, sparsity, threshold, std, scope`` as of `compress_checkpoint`. Tensors that are cut
-        together are measured as if each were cut for itself.
+        ``bits, sparsity, threshold, std, scope, exclude`` as of `compress_checkpoint`. Tensors that
+        are cut together are measured as if each were cut for itself.
 
     Returns
     -------

@@ -1,6 +1,5 @@
 """Where entries of a checkpoint are: all that another process needs to read them itself."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,8 +91,10 @@ def _read_file(path: str, start: int, room: memoryview) -> None:
 def stamps(checkpoint: str, sources: list[Source]) -> list[list[str | int]]:
     """Return name, size and time of the last change of each file of a checkpoint."""
     paths = {s.location[0] for s in sources if s.location is not None}
-    if any(s.location is None for s in sources) and os.path.isfile(checkpoint):
-        paths.add(checkpoint)
+    if any(s.location is None for s in sources):
+        from .importers.checkpoint import files_of
+
+        paths.update(files_of(checkpoint))
     return [stamp(path) for path in sorted(paths)]
 
 

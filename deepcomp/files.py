@@ -3,31 +3,43 @@
 import contextlib
 import errno
 import fcntl
-import mmap
 import os
 import re
 import stat
 from collections.abc import Iterator
+from io import FileIO
 from types import TracebackType
+from typing import Any
 
+from ._native import MISSING
 from .errors import DczError
 
+try:
+    from ._native.mapping import Mapping
+except ImportError as error:
+    raise ImportError(MISSING) from error
+
+_NOT_SUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EACCES)  # by the system, or for this user
 _TEMPORARY = re.compile(r"\.deepcomp-[0-9a-f]{16}\.tmp")
 
 
 class File:
-    """A regular file, mapped into memory.
+    """A regular file, mapped into memory or read; no descriptor of it stays open.
 
-    One that is replaced or deleted while it is open goes on giving the old data. One that is cut
-    off is noticed by `read`. What cannot be noticed: a cut, or a failing disk, between `read` and
-    the use of what it returned, which ends the process (SIGBUS); and bytes that change in place
-    after somebody checked them.
+    A mapped one that is replaced or deleted while it is open goes on giving the old data. One that
+    is cut off is noticed by `read`: as long as its path leads to it, by its size; after that only
+    on Linux, and only if it has lost whole pages of memory (4 KiB), as others cannot end the
+    process. What cannot be noticed: a cut, or a failing disk, between `read` and the use of what
+    it returned, which ends the process (SIGBUS); and bytes that change in place after somebody
+    checked them. None of this is about a file that was read.
 
     Parameters
     ----------
     path : str or os.PathLike
     name : str, optional
         For messages; by default the path.
+    mmap : bool, default True
+        Whether it is mapped; else all of it is read, once.
 
     Attributes
     ----------
@@ -38,24 +50,33 @@ class File:
     Raises
     ------
     DczError
-        If it is no regular file.
+        If it is no regular file, or is cut off while it is read.
     OSError
-        If it cannot be opened or mapped.
+        If it cannot be opened, mapped or read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], name: str | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], name: str | None = None, mmap: bool = True
+    ) -> None:
         self.name = os.fsdecode(path) if name is None else name
         flags = os.O_RDONLY | os.O_NONBLOCK  # a named pipe must not be waited for
         with open(
             os.fsdecode(path), "rb", buffering=0, opener=lambda path, _: os.open(path, flags)
         ) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise DczError(f"{self.name}: not a .dcz file (it is no regular file)")
-            self._map: mmap.mmap | None = None
-            with _naming(self.name), contextlib.suppress(ValueError):  # which says: it is empty
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self._view = memoryview(self._map or b"")
-        self.nbytes = len(self._view)
+            self.nbytes = status.st_size
+            self._mapping: Any = None
+            self._view: memoryview | None
+            with _naming(self.name):
+                if mmap and self.nbytes:
+                    self._mapping = Mapping(file.fileno(), self.nbytes)
+                    self._view = memoryview(self._mapping)
+                else:
+                    self._view = _content(file, self.nbytes, self.name)
+        self._path = os.path.abspath(os.fsdecode(path))  # the current folder may be left
+        self._identity = status.st_dev, status.st_ino
 
     def read(self, start: int, end: int, what: str = "") -> memoryview:
         """Return a view of the bytes from `start` up to `end`, to be used soon and not kept.
@@ -69,15 +90,51 @@ class File:
         Raises
         ------
         DczError
-            If the file is shorter than it was when it was opened.
+            If the file is mapped, and shorter than it was when it was opened.
+        ValueError
+            If it was closed.
         """
-        size = self._map.size() if self._map is not None else 0  # fstat, not the size of the map
-        if size < self.nbytes:
+        view, mapping = self._view, self._mapping
+        if view is None:
+            raise ValueError(closed_message(self.name, what))
+        if mapping is not None and (left := self._cut(mapping)):
             raise DczError(
                 f"{self.name}: {what}{': ' if what else ''}cut off since it was opened: "
-                f"found {size} bytes, expected {self.nbytes}"
+                f"found {left}, expected {self.nbytes}"
             )
-        return self._view[start:end]
+        return view[start:end]
+
+    def close(self) -> None:
+        """Let go of the file; its memory stays as long as somebody has a view of it."""
+        self._view = self._mapping = None
+
+    def _cut(self, mapping: Any) -> str:
+        """Say what is left of a file that has become shorter; empty if it has not."""
+        try:
+            status = os.stat(self._path)
+            is_there = (status.st_dev, status.st_ino) == self._identity
+        except OSError:  # deleted, or out of reach
+            is_there = False
+        if is_there:
+            return f"{status.st_size} bytes" if status.st_size < self.nbytes else ""
+        return "" if mapping.has_last_page() else "fewer bytes"
+
+
+def closed_message(name: str, what: str) -> str:
+    """Return what is said to whoever uses a file that was closed."""
+    return f"{name}: {what}{': ' if what else ''}the file was closed: load it again"
+
+
+def _content(file: FileIO, nbytes: int, name: str) -> memoryview:
+    """Read a file of so many bytes."""
+    content = memoryview(bytearray(nbytes))
+    n_read = 0
+    while n_read < nbytes:
+        n = file.readinto(content[n_read:])
+        if not n:
+            raise DczError(f"{name}: cut off: found {n_read} bytes, expected {nbytes}")
+        n_read += n
+    return content.toreadonly()
 
 
 class Replacement:
@@ -144,7 +201,12 @@ class Replacement:
                 break
             self._file.close()
         if status is not None:
-            _take_over(self._file.fileno(), status)
+            try:
+                with _naming(self.path):
+                    _take_over(self._file.fileno(), status)
+            except OSError:
+                self.close()
+                raise
 
     def __enter__(self) -> "Replacement":
         return self
@@ -196,17 +258,16 @@ class Replacement:
                 os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def commit(self) -> None:
-        """Take the place of the target; call `sync` before."""
+        """Take the place of the target, and sync the folder; call `sync` before.
+
+        If the folder cannot be synced, OSError says so: then the new file is there already, but
+        after a crash of the system the old one may be.
+        """
         with _naming(self.path):
             os.replace(self.temporary, self._target)
-        if not self._durable:
-            return
-        with contextlib.suppress(OSError):  # not every system lets folders be synced
-            descriptor = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        if self._durable:
+            with _naming(self.path, "written, but its folder could not be synced: "):
+                _sync_folder(self._folder)
 
     def close(self) -> None:
         """Close the file, and remove it unless it has taken its place."""
@@ -228,12 +289,32 @@ def write_whole(path: str, data: bytes) -> None:
 
 
 @contextlib.contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """Let an OSError name the file that the user knows."""
+def _naming(path: str, what: str = "") -> Iterator[None]:
+    """Let an OSError name the file that the user knows, and what was done with it."""
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), path) from error
+        raise OSError(error.errno, what + (error.strerror or str(error)), path) from error
+
+
+@contextlib.contextmanager
+def _allowing(*numbers: int) -> Iterator[None]:
+    """Pass over some errors of the system, by their ``errno``, and no others."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
+
+
+def _sync_folder(folder: str) -> None:
+    """Return when a folder is on the disk, or at once where the system does not sync folders."""
+    with _allowing(*_NOT_SUPPORTED):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _status(path: str) -> os.stat_result | None:
@@ -261,7 +342,7 @@ def _take_over(descriptor: int, status: os.stat_result) -> None:
     mode = status.st_mode & 0o777
     if os.fstat(descriptor).st_gid != status.st_gid:  # another group gets no more than all others
         mode &= 0o707 | (mode & 0o007) << 3
-    with contextlib.suppress(OSError):
+    with _allowing(*_NOT_SUPPORTED, errno.EPERM, errno.ENOSYS):
         os.fchmod(descriptor, mode)
 
 

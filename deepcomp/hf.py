@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import copy
-import json
 import os
-import reprlib
-import shlex
+import tempfile
+import warnings
 from collections.abc import Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .companions import copy_companions
 from .compression import compress
+from .folders import WEIGHTS_NAME, main_folder, packed_in, way_to_pack
+from .hf_models import (
+    build,
+    check_is_like,
+    find_class,
+    import_transformers,
+    read_config,
+    refuse_provided,
+)
 from .model import CompressedModel
 from .storage import load, save
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable
 
     import torch
     import transformers
 
-WEIGHTS_NAME = "model.dcz"
-
-# What a config may ask for that would run code of the folder or fetch it from elsewhere; models of
-# transformers do without.
-_CODE = ("attn_implementation", "experts_implementation", "auto_map", "custom_pipelines")
-
-# What a config may have the Hub or timm provide by its name: timm takes URLs and pickles as well.
-_PROVIDED = ("backbone", "backbone_kwargs", "use_timm_backbone", "architecture", "model_args")
+_ADAPTER_NAME = "adapter_config.json"  # of PEFT
 
 
 def save_pretrained(
@@ -41,21 +42,27 @@ def save_pretrained(
     std: float | Mapping[str, float] | None = None,
     scope: str = "layer",
     tokenizer: Any = None,
+    exclude: str | Iterable[str] | None = None,
 ) -> CompressedModel:
     """Write a model of transformers into a folder, with ``model.dcz`` for its weights.
 
     Beside it are the files that transformers writes: ``config.json``, and for models that generate
     ``generation_config.json``. Tied weights, as of embeddings and the last layer, are stored once.
 
+    If the model was loaded from a folder, or from the Hub's cache, what else is in that folder is
+    copied: tokenizer, chat template, ``modules.json`` and the other parts of sentence-transformers.
+    A warning names what is not, as weights in other formats.
+
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        Of a class that transformers has; not changed.
+        Of a class that transformers has, with the layers that this class has; not changed.
     folder : str or os.PathLike
-        Made if it is not there. Files of the same names are replaced, ``model.dcz`` last.
-    bits, sparsity, threshold, std, scope
+        Made if it is not there. Files of the same names are replaced, each when it is whole,
+        ``model.dcz`` last; others stay.
+    bits, sparsity, threshold, std, scope, exclude
         As of `deepcomp.compress`; ``bits=None`` keeps every bit. Embeddings are weights as others
-        are: patterns can leave them out, as ``sparsity={"*.layers.*": 0.8}``.
+        are: ``exclude="*embed*"`` keeps them exact.
     tokenizer : optional
         Anything with a ``save_pretrained``, as tokenizers and processors of transformers have.
 
@@ -69,8 +76,9 @@ def save_pretrained(
     TypeError
         If `model` is of no class of transformers.
     ValueError
-        If a setting is not possible, see `deepcomp.compress`, or the model has a part of timm,
-        which `from_pretrained` refuses. Nothing is written then.
+        If a setting is not possible, see `deepcomp.compress`; if the model is not what
+        `from_pretrained` would make of its config, as it has other layers, adapters, or a part of
+        timm; or if the folder has an index of shards. Nothing is written then.
     ImportError
         If transformers is not installed: ``pip install 'deepcomp[transformers]'``.
 
@@ -93,22 +101,20 @@ def save_pretrained(
     torch.Size([1, 3, 50])
     >>> folder.cleanup()
     """
-    transformers = _import_transformers()
+    transformers = import_transformers()
     name = type(model).__name__
-    if not isinstance(model, transformers.PreTrainedModel) or _find_class(name) is not type(model):
+    if not isinstance(model, transformers.PreTrainedModel) or find_class(name) is not type(model):
         raise TypeError(f"expected a model of a class that transformers has, not a {name}")
-    _refuse_provided(Path(folder, "config.json"), model.config.to_dict())  # nobody could load it
-    packed = compress(model, bits, sparsity, threshold, std, scope)
-    config = copy.deepcopy(model.config)
-    config.architectures = [name]
-    config.dtype = str(model.dtype).removeprefix("torch.")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    config.save_pretrained(folder)
-    if model.can_generate():
-        model.generation_config.save_pretrained(folder)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(folder)
+    refuse_provided(folder / "config.json", model.config.to_dict())  # nobody could load it
+    if folder.is_dir() and packed_in(str(folder)) not in (None, str(folder / WEIGHTS_NAME)):
+        raise ValueError(f"{folder}: has a model in several files: give another folder")
+    packed = compress(model, bits, sparsity, threshold, std, scope, exclude)
+    with tempfile.TemporaryDirectory(prefix="deepcomp-") as new:
+        _write_settings(model, tokenizer, new)
+        check_is_like(model, packed, Path(new, "config.json"))
+        _copy_companions(model, str(folder), [*os.listdir(new), "adapter_*"])
+        copy_companions(new, str(folder))
     save(packed, folder / WEIGHTS_NAME)
     return packed
 
@@ -132,7 +138,8 @@ def from_pretrained(
     Parameters
     ----------
     folder : str or os.PathLike
-        As `save_pretrained` writes it.
+        As `save_pretrained` writes it, or `compress_checkpoint` (``dcz compress``) of a folder of
+        transformers. Of a model of sentence-transformers this is the model alone, without pooling.
     layers : {"auto", "sparse", "dense"}, default "auto"
         Which ``nn.Linear`` compute from the compressed weight, on the CPU; see
         `CompressedModel.restore`. Embeddings and ``Conv1D`` (GPT-2) stay dense; with "auto", so
@@ -158,7 +165,7 @@ def from_pretrained(
         If the folder, ``config.json`` or ``model.dcz`` is not there.
     ValueError
         If ``config.json`` is not valid, names no class of transformers, or leaves it to timm or
-        the Hub to provide a part, as a backbone, by its name.
+        the Hub to provide a part, as a backbone, by its name. If an adapter is beside the model.
     RuntimeError
         If names or shapes of the weights are not those of the class.
     DczError
@@ -166,17 +173,19 @@ def from_pretrained(
     ImportError
         If transformers is not installed: ``pip install 'deepcomp[transformers]'``.
     """
-    transformers = _import_transformers()
+    transformers = import_transformers()
     from .nn.model import NOT_STRICT
 
-    folder = Path(folder)
-    _check_is_complete(folder)
-    model_class, config = _read_config(folder / "config.json")
-    packed = load(folder / WEIGHTS_NAME, max_dense_bytes)
+    given = os.fspath(folder)
+    folder = Path(main_folder(given))
+    packed = load(_check_is_complete(folder), max_dense_bytes)
+    model_class, config = read_config(folder / "config.json")
+    config.name_or_path = given
     for part in (config, *(getattr(config, name, None) for name in config.sub_configs)):
         if dtype is not None and part is not None:
             part.dtype = dtype
-    model = _build(folder / "config.json", model_class, config)
+    model = build(folder / "config.json", model_class, config)
+    packed, buffers = _without_buffers(packed, model)
     packed = _with_ties(packed, getattr(model, "all_tied_weights_keys", {}))
     _tie(model, packed)
     _set_dtypes(model, packed, dtype)
@@ -185,137 +194,98 @@ def from_pretrained(
     except RuntimeError as error:
         # there is no such argument here
         raise RuntimeError(str(error).replace(f"; {NOT_STRICT}", "")) from None
+    for name, values in buffers.items():
+        model.get_buffer(name).copy_(values)
     if model.can_generate() and (folder / "generation_config.json").is_file():
         found = transformers.GenerationConfig.from_pretrained(str(folder), local_files_only=True)
         model.generation_config = found
     return model.eval()
 
 
-def _check_is_complete(folder: Path) -> None:
-    """Raise FileNotFoundError if the config or the weights are not there."""
-    given, made = (shlex.quote(str(path)) for path in (folder, folder / WEIGHTS_NAME))
-    hints = {
-        "config.json": "",
-        WEIGHTS_NAME: f" (dcz compress {given} {made} --bits none makes it, exact)",
-    }
+def _check_is_complete(folder: Path) -> str:
+    """Return the path of the weights; raise an error if they or the config are not there."""
+    if folder.is_dir() and (folder / _ADAPTER_NAME).is_file():
+        raise ValueError(
+            f"{folder / _ADAPTER_NAME}: an adapter of PEFT, which would not be applied: merge it "
+            "into the weights (merge_and_unload) before they are saved"
+        )
+    found = packed_in(str(folder)) if folder.is_dir() else None
+    hints = {"config.json": "", WEIGHTS_NAME: f" ({way_to_pack(str(folder))} makes it, exact)"}
     for name, hint in hints.items():
-        if not (folder / name).is_file():
+        if not (folder / name).is_file() and (name != WEIGHTS_NAME or found is None):
             raise FileNotFoundError(
                 f"{folder / name}: not found; expected a folder of deepcomp.hf.save_pretrained"
                 + hint
             )
+    assert found is not None
+    return found
 
 
-def _import_transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise ImportError(
-            f"deepcomp.hf needs transformers: pip install 'deepcomp[transformers]' ({error})"
-        ) from None
-    return transformers
+def _write_settings(model: Any, tokenizer: Any, folder: str) -> None:
+    """Write what transformers reads beside the weights."""
+    config = copy.deepcopy(model.config)
+    config.architectures = [type(model).__name__]
+    config.dtype = str(model.dtype).removeprefix("torch.")
+    config.save_pretrained(folder)
+    if model.can_generate():
+        model.generation_config.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
-def _find_class(name: Any) -> Any:
-    """Return the model class of transformers with this name; None if there is none."""
-    transformers = _import_transformers()
-    found = getattr(transformers, name, None) if isinstance(name, str) else None
-    is_model = isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)
-    is_whole = getattr(found, "config_class", None) is not None  # the abstract class has none
-    return found if is_model and is_whole else None
+def _copy_companions(model: Any, target: str, without: list[str]) -> None:
+    """Copy what is beside the config that a model was loaded with, and say what is not copied."""
+    from .importers.checkpoint import files_of
 
-
-def _read_config(path: Path) -> tuple[Any, Any]:
-    """Return the class that a config names, and the config."""
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: not JSON: {error}") from None
-    architectures = settings.get("architectures") if isinstance(settings, dict) else None
-    if not isinstance(architectures, list) or len(architectures) != 1:
-        raise ValueError(f"{path}: architectures is {architectures!r}: expected a list of one name")
-    model_class = _find_class(architectures[0])
-    if model_class is None:
-        raise ValueError(
-            f"{path}: architectures is {architectures!r}: "
-            f"transformers {_import_transformers().__version__} has no such model"
-        )
-    _refuse_provided(path, settings)
-    try:
-        return model_class, model_class.config_class.from_dict(_without_code(settings))
-    except Exception as error:  # each version of transformers has its own
-        raise ValueError(f"{path}: no config of {model_class.__name__}: {error}") from error
-
-
-def _refuse_provided(path: Path, settings: Any) -> None:
-    """Raise ValueError if a part of the model is known by its name only."""
-    if not isinstance(settings, dict | list):
+    source = _folder_of(model)
+    if source is None or os.path.realpath(source) == os.path.realpath(target):
         return
-    if isinstance(settings, dict) and not isinstance(settings.get("backbone_config"), dict):
-        for key in _PROVIDED:
-            if settings.get(key) is not None:
-                raise ValueError(
-                    f"{path}: {key} is {reprlib.repr(settings[key])}: models with a part that timm "
-                    "or the Hub provides are not built"
-                )
-    for value in settings.values() if isinstance(settings, dict) else settings:
-        _refuse_provided(path, value)
+    try:
+        weights = files_of(source)
+    except (ValueError, OSError):  # it has none, or is no longer whole: the model has them
+        weights = []
+    left_out = copy_companions(source, target, weights, without)
+    whole = os.path.dirname(os.path.abspath(source))
+    if main_folder(whole) == os.path.abspath(source):
+        left_out.append(f"the other parts in {whole} (dcz compress takes that folder with all)")
+    if left_out:
+        warnings.warn(f"{source}: not copied: {', '.join(left_out)}", stacklevel=3)
 
 
-def _without_code(settings: Any) -> Any:
-    if isinstance(settings, list):
-        return [_without_code(value) for value in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        key: _without_code(value)
-        for key, value in settings.items()
-        if not any(key.lstrip("_").startswith(name) for name in _CODE)
+def _folder_of(model: Any) -> str | None:
+    """Return the folder with the config that a model was loaded with, which the Hub's may be."""
+    from huggingface_hub import try_to_load_from_cache
+
+    name = model.name_or_path
+    if not name:
+        return None
+    if os.path.isdir(name):
+        source = main_folder(name)
+        return source if os.path.isfile(os.path.join(source, "config.json")) else None
+    try:
+        revision = getattr(model.config, "_commit_hash", None)
+        found = try_to_load_from_cache(name, "config.json", revision=revision)
+    except ValueError:  # no name that the Hub could have
+        return None
+    return os.path.dirname(found) if isinstance(found, str) else None
+
+
+def _without_buffers(packed: CompressedModel, model: Any) -> tuple[CompressedModel, dict[str, Any]]:
+    """Take out buffers that older versions of a model have saved, and this one makes by itself."""
+    state = model.state_dict()
+    names = [n for n, _ in model.named_buffers() if n in packed and n not in state]
+    buffers = {name: packed[name].to_torch() for name in names}
+    for name, values in buffers.items():
+        expected, found = list(model.get_buffer(name).shape), list(values.shape)
+        if expected != found:
+            where = packed[name].origin
+            raise RuntimeError(f"{where}: {name}: expected shape {expected}, found {found}")
+    entries = {
+        n: t.under(n) if packed.aliases.get(n, n) in buffers else packed.aliases.get(n, t)
+        for n, t in packed.items()
+        if n not in buffers
     }
-
-
-def _build(path: Path, model_class: Any, config: Any) -> Any:
-    try:
-        with _empty_weights(config.dtype):
-            return model_class(config)
-    except (ImportError, MemoryError):
-        raise
-    except Exception as error:  # whatever a setting that cannot be leads to
-        name = model_class.__name__
-        raise ValueError(
-            f"{path}: no {name} can be built: {type(error).__name__}: {error}"
-        ) from error
-
-
-@contextmanager
-def _empty_weights(dtype: Any) -> Iterator[None]:
-    """Let models be made on the CPU whose parameters have this dtype, and no values yet.
-
-    Not on the meta device, even where that is the default: buffers that no file has, as the
-    frequencies of rotary embeddings, are computed here. Memory of parameters that become sparse
-    layers is never touched.
-    """
-    import torch
-    from transformers.initialization import no_init_weights
-
-    before = torch.get_default_dtype()
-    if isinstance(dtype, torch.dtype) and dtype.is_floating_point:
-        torch.set_default_dtype(dtype)
-    try:
-        with no_init_weights(), torch.device("cpu"):
-            yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-def _with_ties(packed: CompressedModel, ties: Mapping[str, str]) -> CompressedModel:
-    """Add the names that the config ties to a name in the file."""
-    entries: dict[str, Any] = {n: packed.aliases.get(n, tensor) for n, tensor in packed.items()}
-    for target, source in ties.items():
-        for name, other in ((target, source), (source, target)):
-            if name not in packed and other in packed:
-                entries.setdefault(name, packed.aliases.get(other, other))
-    return CompressedModel(entries, packed.metadata)
+    return CompressedModel(entries, packed.metadata), buffers
 
 
 def _tie(model: Any, packed: CompressedModel) -> None:
@@ -340,3 +310,13 @@ def _set_dtypes(model: Any, packed: CompressedModel, dtype: torch.dtype | None) 
         wanted = dtype or wanted
         if target.dtype != wanted:
             target.data = torch.empty_like(target, dtype=wanted)
+
+
+def _with_ties(packed: CompressedModel, ties: Mapping[str, str]) -> CompressedModel:
+    """Add the names that the config ties to a name in the file."""
+    entries: dict[str, Any] = {n: packed.aliases.get(n, tensor) for n, tensor in packed.items()}
+    for target, source in ties.items():
+        for name, other in ((target, source), (source, target)):
+            if name not in packed and other in packed:
+                entries.setdefault(name, packed.aliases.get(other, other))
+    return CompressedModel(entries, packed.metadata)

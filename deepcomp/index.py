@@ -32,6 +32,7 @@ def _parse_int(digits: str) -> int:
 # Python itself has refused numbers of many digits since 3.10.7, and is faster without the detour.
 _HAS_LIMIT = hasattr(sys, "get_int_max_str_digits")
 _DECODER = json.JSONDecoder(parse_int=None if _HAS_LIMIT else _parse_int)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ def parse_value(text: str, position: int) -> tuple[Any, int]:
 
 def canonical_json(value: Any) -> str:
     """Write a value as canonical JSON."""
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def short(value: Any) -> str:

@@ -21,14 +21,15 @@ second call goes on. `job` refuses one with other arguments.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import job
 from .losses import warn
 from .places import absolute, remove_folder, write_whole
 from .records import MAX_BLOCK_NUMEL
-from .urls import join
+from .urls import is_url, join
 
 if TYPE_CHECKING:
     from .large_model import LargeModel, ShardFile
@@ -47,11 +48,16 @@ def compress_checkpoint(
     threshold: float | Mapping[str, float] | None = None,
     std: float | Mapping[str, float] | None = None,
     scope: str = "layer",
+    exclude: str | Iterable[str] | None = None,
     shard_nbytes: int = SHARD_NBYTES,
     task_numel: int = TASK_NUMEL,
     n_jobs: int | None = None,
 ) -> CompressedModel:
     """Compress a checkpoint that need not fit in memory, into a folder of shards.
+
+    What is beside the weights in a folder, as config, tokenizer and other parts of a model, is
+    copied into the new one, so that `hf.from_pretrained` and others find it; but not weights in
+    other formats, which a warning names, and nothing from a URL.
 
     The tensors become what `compress` makes of them, byte for byte, whatever the number of
     workers, the backend and `task_numel`. A call that was interrupted is made again with the same
@@ -70,9 +76,10 @@ def compress_checkpoint(
         A checkpoint as of `importers.read_checkpoint`: a safetensors file, or a folder of them with
         an index, is read by ranges; a tensor of another format must fit in memory. Or a URL.
     target : str or os.PathLike
-        A folder, or its URL; is made if it is not there.
-    bits, sparsity, threshold, std, scope
-        See `compress`.
+        A folder, or its URL; is made if it is not there. Where the weights of `source` are in a
+        part of it, see `importers.read_checkpoint`, the shards are in the same part of this one.
+    bits, sparsity, threshold, std, scope, exclude
+        See `compress`, of a mapping.
     shard_nbytes : int, default 5 GB
         A shard takes tensors, in order, up to so many bytes when they are dense, and one at least.
     task_numel : int, default 2**25
@@ -121,6 +128,7 @@ def compress_checkpoint(
     """
     from .large_model import open_model, shards_of
     from .rounds import run
+    from .rules import listed
     from .shards import INDEX_NAME
     from .storage import load
     from .workers import Workers
@@ -129,8 +137,10 @@ def compress_checkpoint(
     _check("task_numel", task_numel, MAX_BLOCK_NUMEL)
     if n_jobs == 0:
         raise ValueError("n_jobs is 0: expected a number of workers, or -1 for one a core")
-    source, target = absolute(source), absolute(target)
-    model = open_model(source, (bits, sparsity, threshold, std, scope), task_numel)
+    folders = absolute(source), absolute(target)
+    source, target = _main_folders(*folders)
+    exact = listed(exclude)
+    model = open_model(source, (bits, sparsity, threshold, std, scope, exact), task_numel)
     job.begin(
         target,
         {
@@ -139,6 +149,7 @@ def compress_checkpoint(
             "threshold": _plain(threshold),
             "std": _plain(std),
             "scope": scope,
+            "exclude": exact or None,  # folders begun by older ones have no such argument
             "shard_nbytes": shard_nbytes,
             "source": model.stamps,
             "metadata": model.metadata,
@@ -147,7 +158,7 @@ def compress_checkpoint(
     shards = shards_of(model, target, shard_nbytes)
     with Workers(n_jobs, sum(t.numel for t in model.tensors)) as workers:
         losses = run(workers, model, shards, join(target, job.PARTS_NAME), task_numel)
-    _finish(model, shards, target)
+    _finish(model, shards, target, folders)
     packed = load(join(target, INDEX_NAME))
     for name, loss in losses.items():
         packed[name].loss = loss
@@ -155,15 +166,40 @@ def compress_checkpoint(
     return packed
 
 
-def _finish(model: LargeModel, shards: list[ShardFile], target: str) -> None:
-    """Write the index of shards, and remove the parts."""
+def _finish(
+    model: LargeModel, shards: list[ShardFile], target: str, folders: tuple[str, str]
+) -> None:
+    """Remove the parts, and write the index of shards, last: with it, the model is whole."""
     from .container import Reader
+    from .limits import ANY_SIZE
     from .shards import INDEX_NAME, describe, encode_shard_index
 
-    readers = ((shard.name, Reader(shard.path)) for shard in shards)
+    remove_folder(join(target, job.PARTS_NAME))
+    _copy_companions(*folders)
+    readers = ((s.name, Reader(s.path, max_dense_bytes=ANY_SIZE)) for s in shards)
     index = describe(model.metadata, readers, model.names, model.aliases)
     write_whole(join(target, INDEX_NAME), encode_shard_index(index))
-    remove_folder(join(target, job.PARTS_NAME))
+
+
+def _main_folders(source: str, target: str) -> tuple[str, str]:
+    """Return where the weights are, and where those that are made of them go."""
+    from .folders import main_folder
+
+    if is_url(source) or not os.path.isdir(source):
+        return source, target
+    main = main_folder(source)
+    return main, target if main == source else join(target, os.path.basename(main))
+
+
+def _copy_companions(source: str, target: str) -> None:
+    """Copy what is beside the weights, and say what is left out."""
+    from .companions import copy_companions
+    from .importers.checkpoint import files_of
+
+    if is_url(source) or not os.path.isdir(source):  # of a file nothing else was given
+        return
+    if left_out := copy_companions(source, target, files_of(source)):
+        warnings.warn(f"{source}: not copied: {', '.join(left_out)}", stacklevel=4)
 
 
 def _check(name: str, value: Any, step: int) -> None:

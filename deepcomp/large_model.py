@@ -86,7 +86,7 @@ def open_model(path: str, settings: tuple[Any, ...], task_numel: int) -> LargeMo
         return LargeTensor(s.name, s.dtype, s.shape, bits_of.get(s.name), rule, extents)
 
     tensors = {s.name: opened(s) for s in own}
-    scope = settings[-1]
+    scope = settings[4]
     together: list[list[LargeTensor]] = []
     if scope == "global" and what != "threshold":
         chosen = [s for s in own if s.name in numbers]

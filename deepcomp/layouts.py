@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from . import _kernels
 from .decode import MAX_TABLE
-from .entries import Entries, Floats, matrix_shape, to_float32
+from .entries import Entries, Floats, are_kept, matrix_shape, to_float32
 from .kept_rows import AnyDecoder, RowsDecoder
 from .memory import aligned, copied, scratch, shorten
 
@@ -161,7 +161,7 @@ def decode_windows(decoder: AnyDecoder) -> Windows | None:
         return None
     values = to_float32(decoder.codebook, record.dtype)
     kind = window_kind(values.size, record.nnz / record.numel, _kernels.ISA)
-    if kind is None or not values.all():
+    if kind is None or not are_kept(values).all():
         return None
     shape, blocks = matrix_shape(record.shape), decoder.section.blocks
     starts, offsets, words = _room_for_windows(shape, record.nnz, kind)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from .losses import Loss, suffix, total
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class CompressedModel(Mapping[str, CompressedTensor]):
     """A read-only mapping from state_dict keys to compressed tensors.
 
-    What `compress` and `load` return. Tied weights are one tensor under several names.
+    What `compress` and `load` return. Tied weights are one tensor under several names. One that
+    was loaded may be used in a ``with`` statement, at the end of which it is closed.
 
     Attributes
     ----------
@@ -35,7 +36,9 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         entries: Mapping[str, CompressedTensor | str],
         metadata: Mapping[str, str] | None = None,
         overhead: dict[str, int] | None = None,
+        close: Callable[[], None] | None = None,
     ) -> None:
+        self._close = close
         self.metadata = dict(metadata or {})
         self.overhead = overhead
         self.aliases = {name: e for name, e in entries.items() if isinstance(e, str)}
@@ -132,7 +135,44 @@ class CompressedModel(Mapping[str, CompressedTensor]):
             if any(matches(name, pattern) for pattern in patterns):
                 first = new_names.setdefault(tensor.name, name)
                 entries[name] = tensor.under(name) if first == name else first
-        return CompressedModel(entries, self.metadata)
+        return CompressedModel(entries, self.metadata, close=self._close)
+
+    def close(self) -> None:
+        """Let go of the file that the model was loaded from.
+
+        After that its tensors, those of `select` too, raise ValueError when they are used. What
+        was decoded, models that were restored, and views that `CompressedTensor.section` returned
+        stay valid. A model that is of no file stays as it is; to close twice does no harm.
+
+        A model need not be closed: it holds no file open, but of a URL a connection, and lets go
+        of what it has when nothing refers to it any more.
+
+        Examples
+        --------
+        >>> import deepcomp, numpy as np, pathlib, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = pathlib.Path(folder.name, "model.dcz")
+        >>> deepcomp.save({"w": np.eye(64)}, path)
+        >>> with deepcomp.load(path) as packed:
+        ...     dense = packed["w"].to_dense()
+        >>> packed["w"].to_dense()
+        Traceback (most recent call last):
+        ValueError: ...model.dcz: tensor 'w': the file was closed: load it again
+        >>> folder.cleanup()
+        """
+        if self._close is not None:
+            self._close()
+            for tensor in self._tensors.values():
+                tensor.forget()
+
+    def __enter__(self) -> CompressedModel:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_close": None}  # copies of the tensors need no file
 
     def _repr_html_(self) -> str:
         from .notebook import model_html
@@ -182,10 +222,12 @@ class CompressedModel(Mapping[str, CompressedTensor]):
             With "sparse", each ``nn.Linear`` and ``nn.Conv2d`` that can be is replaced by a layer
             that computes from the compressed weight (`deepcomp.nn.layers`), on the CPU; with
             "auto", each that is expected to be faster so. Their weights can no longer be trained.
+            A layer that the model calls in another way than as its part stays dense, as one that
+            ``torch.compile`` has wrapped by itself.
         batch : int, default 1
             With "auto", the number of vectors or images that will come at a time.
         verbose : bool, default False
-            Whether to print what was chosen for each layer, and why.
+            Whether to print what was chosen for each weight, and why.
         resize : bool, default False
             Whether layers take the shapes that are in the file, as after `deepcomp.shrink`: linear,
             convolutional, embedding, batch and layer norm ones. Their attributes follow, and their
@@ -196,7 +238,8 @@ class CompressedModel(Mapping[str, CompressedTensor]):
         -------
         Restored
             ``missing_keys`` and ``unexpected_keys``, as of ``nn.Module.load_state_dict``; and
-            ``layers``, what was chosen and why.
+            ``layers``, what was chosen and why: a `Choice` for each weight that becomes sparse or
+            stays dense, in the order of the model; none if all layers were to be dense.
 
         Raises
         ------

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels
-from .entries import Entries, Floats
+from .entries import Entries, Floats, check_rows
 from .layouts import (
     ROWS_A_GROUP,
     Blocks,
@@ -52,6 +52,7 @@ class CompressedMatrix:
     ) -> None:
         if shape[1] > _MAX_COLUMNS:
             raise ValueError(f"{shape[1]} columns are too many: expected at most {_MAX_COLUMNS}")
+        check_rows(shape)
         self._decode, self._decode_windows = decode, decode_windows
         self.shape = shape
         self._windows: Windows | None = None

@@ -21,6 +21,7 @@ from .decode import Patterns
 from .encode import Weight, encode_part, record_of
 from .errors import DczError
 from .extents import Extent
+from .limits import ANY_SIZE
 from .losses import EXACT, Loss
 from .passes import Pass, drive, over
 from .pipeline import Encoded, check_finite, encode_weight, put_cut
@@ -184,7 +185,7 @@ def assemble(path: str, names: Sequence[str], contents: Sequence[str | Pieces]) 
     if not is_whole(path, names):
         try:
             _write_shard(path, contents)
-        except (DczError, OSError):
+        except (DczError, FileNotFoundError):
             if not is_whole(path, names):  # else another worker, taken for lost, has done it
                 raise
     for content in contents:
@@ -196,7 +197,7 @@ def _write_shard(path: str, contents: Sequence[str | Pieces]) -> None:
     with Writer(path, {}) as writer:
         for content in contents:
             if isinstance(content, str):
-                reader = Reader(content)
+                reader = Reader(content, max_dense_bytes=ANY_SIZE)
                 for name, record in reader.index.entries.items():
                     assert isinstance(record, TensorRecord)
                     writer.add(record, [reader.section(name)])
@@ -207,7 +208,7 @@ def _write_shard(path: str, contents: Sequence[str | Pieces]) -> None:
 def is_whole(path: str, names: Sequence[str]) -> bool:
     """Return whether a file is there, has these tensors, and is not damaged."""
     try:
-        reader = Reader(path)
+        reader = Reader(path, max_dense_bytes=ANY_SIZE)
         reader.check_all_pages(keep=False)
     except (DczError, OSError):
         return False

@@ -20,7 +20,7 @@ from .floats import to_values as to_values
 from .losses import EXACT, Loss, in_order
 from .passes import drive, over
 from .records import ITEMSIZE, TensorRecord
-from .rules import Rule, assign, check_bits, check_number, pruning_rule
+from .rules import Names, Rule, assign, check_bits, check_number, excluded, pruning_rule
 from .squares import cut_off
 
 _FEW = 0.7  # of the entries are kept
@@ -41,6 +41,7 @@ def encode_model(
     threshold: Rule,
     std: Rule,
     scope: str,
+    exclude: Names = None,
 ) -> Iterator[Encoded]:
     """Prune, share and encode tensors, one after the other.
 
@@ -50,14 +51,14 @@ def encode_model(
     Parameters
     ----------
     tensors : list of Source
-    bits, sparsity, threshold, std, scope
+    bits, sparsity, threshold, std, scope, exclude
         See `deepcomp.compress`.
 
     Returns
     -------
     iterator of Encoded
     """
-    bits_of, what, numbers = settings_of(tensors, bits, sparsity, threshold, std, scope)
+    bits_of, what, numbers = settings_of(tensors, bits, sparsity, threshold, std, scope, exclude)
     for tensor in tensors:
         if tensor.name in bits_of or tensor.name in numbers:
             check_finite(tensor.weight())
@@ -72,6 +73,7 @@ def settings_of(
     threshold: Rule,
     std: Rule,
     scope: str,
+    exclude: Names = None,
 ) -> tuple[dict[str, int], str, dict[str, float]]:
     """Find the settings of each tensor; ValueError if they are not possible.
 
@@ -82,11 +84,15 @@ def settings_of(
     numbers : dict of str to float
     """
     bits_of = assign("bits", bits, tensors, check_bits)
+    what, rule = pruning_rule(sparsity, threshold, std, scope)
+    numbers = assign(what, rule, tensors, check_number)
+    for name in excluded("exclude", exclude, [t.name for t in tensors]):
+        bits_of.pop(name, None)
+        numbers.pop(name, None)
     for tensor in tensors:
         if tensor.is_shared:  # by share_weights: its codebook stays as it is
             bits_of.pop(tensor.name, None)
-    what, rule = pruning_rule(sparsity, threshold, std, scope)
-    return bits_of, what, assign(what, rule, tensors, check_number)
+    return bits_of, what, numbers
 
 
 def encode_weight(

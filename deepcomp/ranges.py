@@ -3,6 +3,7 @@
 Standard library only, until a URL is opened: then fsspec (the extra ``remote``).
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -11,7 +12,7 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from .errors import DczError
-from .files import File
+from .files import File, closed_message
 from .urls import is_url, text_without_credentials, without_credentials
 
 TAIL_NBYTES = 1 << 13  # read at once: the index of 200 tensors, and checksums of 80 MB, fit
@@ -53,9 +54,12 @@ class RangedFile:
 
     def __init__(self, opened: Callable[[], BinaryIO], name: str, url: str = "") -> None:
         self.name = name
-        self._opened, self._url = opened, url
+        self._opened: Callable[[], BinaryIO] | None = opened
+        self._file: Any = None
+        self._url = url
         self._lock = threading.Lock()
         self._process = -1
+        self._is_closed = False
         nbytes = self._call(lambda file: file.seek(0, os.SEEK_END))
         if not isinstance(nbytes, int):
             raise TypeError(f"{name}: its seek returns {nbytes!r}: expected the position")
@@ -78,12 +82,26 @@ class RangedFile:
             If fewer or more bytes come than there should be.
         OSError
             If they cannot be read.
+        ValueError
+            If it was closed.
         """
+        if self._is_closed:
+            raise ValueError(closed_message(self.name, what))
         end = min(end, self.nbytes)
         tail = self._tail[max(0, start - self._tail_start) : max(0, end - self._tail_start)]
         if start < self._tail_start:
             tail = self._fetch(start, min(end, self._tail_start), what) + tail
         return memoryview(tail)
+
+    def close(self) -> None:
+        """Let go of the file, and close it if it is not the caller's; wait for who reads it."""
+        with self._lock:
+            self._is_closed = True
+            file = self._file if self._process == os.getpid() else None
+            self._opened = self._file = None
+        if self._url and file is not None:
+            with contextlib.suppress(Exception):  # of some network; nothing was written
+                file.close()
 
     def has_changed(self) -> bool:
         """Return whether it ends otherwise than when it was opened.
@@ -115,14 +133,18 @@ class RangedFile:
     def _call(self, action: Callable[[BinaryIO], Any], what: str = "") -> Any:
         try:
             with self._lock:
-                return action(self._file_of_this_process())
+                if not self._is_closed:
+                    return action(self._file_of_this_process())
         except MemoryError:
             raise
         except Exception as error:  # whatever a file, or a library for some network, may raise
             told = failure(error, self.name, self._url, what)
+        else:
+            told = ValueError(closed_message(self.name, what))
         raise told  # here, where it has no context: that could hold credentials
 
-    def _file_of_this_process(self) -> BinaryIO:
+    def _file_of_this_process(self) -> Any:
+        assert self._opened is not None
         if self._process != os.getpid():  # a connection is not shared with a forked process
             self._file = self._opened()
             self._process = os.getpid()
@@ -179,7 +201,7 @@ def _reason(error: BaseException, name: str, url: str) -> str:
 
 
 def open_file(
-    file: str | os.PathLike[str] | BinaryIO, name: str | None = None
+    file: str | os.PathLike[str] | BinaryIO, name: str | None = None, mmap: bool = True
 ) -> File | RangedFile:
     """Open a path, a URL or an open file for reading.
 
@@ -189,6 +211,8 @@ def open_file(
         A string with ``://`` after a scheme is a URL.
     name : str, optional
         For messages.
+    mmap : bool, default True
+        As of `File`, for a path.
 
     Raises
     ------
@@ -205,7 +229,7 @@ def open_file(
         opened: Any = file
         return RangedFile(lambda: opened, name or _name_of(file))
     if isinstance(file, str | bytes | os.PathLike):
-        return File(file, name)
+        return File(file, name, mmap)
     raise TypeError(f"expected a path, a URL or an open binary file, not {type(file).__name__}")
 
 

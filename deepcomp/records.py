@@ -104,6 +104,11 @@ class TensorRecord:
         return self.numel * self.itemsize
 
     @property
+    def most_nbytes(self) -> int:
+        """As `dense_nbytes`, with 1 for an extent of 0: a product with [n, 0] has n entries."""
+        return (self.numel or prod(extent or 1 for extent in self.shape)) * self.itemsize
+
+    @property
     def bits(self) -> int | None:
         """Width of a label before Huffman coding; None without a codebook."""
         return None if self.codebook is None else max(1, (self.codebook - 1).bit_length())

@@ -14,6 +14,7 @@ from .errors import DczError
 from .index import Index, least_version
 from .records import ITEMSIZE, TensorRecord
 from .sections import read_section
+from .shards import Shards
 from .writer import when_written
 
 if TYPE_CHECKING:
@@ -144,12 +145,13 @@ class Report:
         return found
 
 
-def make_report(reader: Reader) -> Report:
+def make_report(reader: Reader | Shards) -> Report:
     """Read what each byte of a file is for, without decoding.
 
     Parameters
     ----------
-    reader : Reader
+    reader : Reader or Shards
+        Of the shards, `Report.file` is the index; its bytes and the shards' own are the overhead.
 
     Returns
     -------
@@ -161,7 +163,8 @@ def make_report(reader: Reader) -> Report:
         If the file is damaged or breaks a rule of ``formats/dcz.md``.
     """
     version = ".".join(map(str, reader.version))
-    return _report(reader.name, version, reader.index, reader.section, reader.overhead)
+    index = Index(reader.index.metadata, reader.index.entries)
+    return _report(reader.name, version, index, reader.section, reader.overhead)
 
 
 def report_model(packed: "CompressedModel", name: str = "") -> Report:

@@ -10,6 +10,7 @@ from .patterns import matches
 
 T = TypeVar("T")
 Rule = float | Mapping[str, float] | None
+Names = str | Iterable[str] | None
 
 
 def assign(
@@ -25,10 +26,10 @@ def assign(
     what : str
         Name of the setting, for messages.
     setting : number, mapping of str to number, or None
-        A number goes to every weight: float tensors of two or more dimensions. In a mapping, the
-        first pattern (as in a shell: ``*``, ``?``, ``[...]``) that matches the tensor's name, or
-        the name of its module, decides; tensors that none matches get no setting. A pattern
-        stands for the weights it matches; if it matches none, for the other float tensors.
+        A number goes to every weight, see `Source.is_weight`. In a mapping, the first pattern (as
+        in a shell: ``*``, ``?``, ``[...]``) that matches the tensor's name, or the name of its
+        module, decides; tensors that none matches get no setting. A pattern stands for the weights
+        it matches; if it matches none, for the other float tensors, but never for buffers.
     tensors : iterable of Source
     check : callable
         Is called with `what`, a name and a value, and raises if the value is not possible.
@@ -41,7 +42,7 @@ def assign(
     Raises
     ------
     ValueError
-        If a pattern matches no tensor of a float dtype.
+        If a pattern matches no tensor of a float dtype that is no buffer.
     """
     tensors = list(tensors)
     if setting is None:
@@ -54,13 +55,60 @@ def assign(
     for pattern, value in setting.items():
         if value is not None:
             check(what, pattern, value)
-        matching = [t for t in tensors if t.is_float and matches(t.name, pattern)]
+        floats = [t for t in tensors if t.is_float and matches(t.name, pattern)]
+        matching = [t for t in floats if t.kind != "buffer"]
         if not matching:
-            raise ValueError(f"{what}: the pattern {pattern!r} matches no float tensor")
+            found = "only buffers, which stay exact" if floats else "no float tensor"
+            raise ValueError(f"{what}: the pattern {pattern!r} matches {found}")
         weights = [t for t in matching if t.is_weight]
         for tensor in weights or matching:
             assigned.setdefault(tensor.name, value)
     return {name: value for name, value in assigned.items() if value is not None}
+
+
+def excluded(what: str, exclude: Names, names: Iterable[str]) -> set[str]:
+    """Find what stays exact, whatever the settings.
+
+    Parameters
+    ----------
+    what : str
+        Name of the argument, for messages.
+    exclude : str, iterable of str, or None
+        Patterns of names of tensors or modules.
+    names : iterable of str
+
+    Returns
+    -------
+    set of str
+        The names that match.
+
+    Raises
+    ------
+    ValueError
+        If a pattern is no string, or matches nothing.
+
+    Examples
+    --------
+    >>> sorted(excluded("exclude", "fc*", ["fc1.weight", "fc1.bias", "head.weight"]))
+    ['fc1.bias', 'fc1.weight']
+    """
+    names = list(names)
+    found: set[str] = set()
+    for pattern in listed(exclude):
+        if not isinstance(pattern, str):
+            raise ValueError(f"{what}: {pattern!r} is no string: expected names or patterns")
+        matching = [name for name in names if matches(name, pattern)]
+        if not matching:
+            raise ValueError(
+                f"{what}: the pattern {pattern!r} matches no tensor (tied ones have the first name)"
+            )
+        found.update(matching)
+    return found
+
+
+def listed(names: Names) -> list[str]:
+    """Return one name, or several, or none, as a list."""
+    return [names] if isinstance(names, str) else list(names or [])
 
 
 def pruning_rule(sparsity: Rule, threshold: Rule, std: Rule, scope: str) -> tuple[str, Rule]:

@@ -3,7 +3,6 @@
 ``formats/dcz.md``, section 11. Standard library only.
 """
 
-import os
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 
 from .container import MAX_INDEX_NBYTES, Reader
 from .errors import DczError, UnsupportedVersionError
+from .files import closed_message
 from .index import (
     MAX_INTEGER,
     canonical_json,
@@ -24,9 +24,10 @@ from .index import (
     parse_value,
     short,
 )
+from .limits import check_dense_nbytes, check_index_nbytes
 from .ranges import open_file
 from .records import MAX_CRC32, TensorRecord
-from .urls import beside, is_url, join
+from .urls import beside
 
 INDEX_SUFFIX = ".dcz.index.json"
 INDEX_NAME = "model" + INDEX_SUFFIX
@@ -207,13 +208,19 @@ class Shards:
     ----------
     path : str
         Path or URL of the index.
+    max_dense_bytes, mmap
+        As of `storage.load`. By default, what a shard takes is looked at when it is opened: what
+        the index says of its size may not be true.
 
     Attributes
     ----------
     name : str
     nbytes : int
-        Size of the index.
+        Size of the index and of all shards.
+    index_nbytes : int
     index : ShardIndex
+    version : tuple of int
+        Major and minor version of the format that its tensors need.
 
     Raises
     ------
@@ -221,18 +228,49 @@ class Shards:
         If the index cannot be read, or breaks a rule.
     """
 
-    def __init__(self, path: str) -> None:
-        file = open_file(path)
-        self.name, self.nbytes = file.name, file.nbytes
-        if self.nbytes > MAX_INDEX_NBYTES:
-            raise DczError(f"{self.name}: {self.nbytes} bytes are too many for an index of shards")
+    def __init__(self, path: str, max_dense_bytes: int | None = None, mmap: bool = True) -> None:
+        file = open_file(path, None, mmap)
+        self.name, self.index_nbytes = file.name, file.nbytes
+        if file.nbytes > MAX_INDEX_NBYTES:
+            raise DczError(f"{self.name}: {file.nbytes} bytes are too many for an index of shards")
+        check_index_nbytes(self.name, file.nbytes, file.nbytes, max_dense_bytes)
         try:
-            self.index = decode_shard_index(bytes(file.read(0, self.nbytes)))
+            self.index = decode_shard_index(bytes(file.read(0, file.nbytes)))
         except DczError as error:
             raise type(error)(f"{self.name}: {error}") from None
-        self._path = path
+        file.close()
+        entries = self.index.entries
+        if max_dense_bytes is not None:
+            check_dense_nbytes(self.name, file.nbytes, entries.values(), max_dense_bytes)
+        self.nbytes = file.nbytes + sum(shard.nbytes for shard in self.index.shards)
+        self.version = least_version(entries)
+        self._path, self._max_dense_bytes, self._mmap = path, max_dense_bytes, mmap
+        self._is_closed = False
         self._readers: dict[int, Reader] = {}
         self._lock = threading.Lock()
+
+    @property
+    def paths(self) -> list[str]:
+        """Paths or URLs of the index and of all shards."""
+        return [self._path, *(beside(self._path, shard.name) for shard in self.index.shards)]
+
+    @property
+    def n_pages(self) -> int:
+        """Number of pages of all shards, which are opened for it."""
+        return sum(self.reader(i).n_pages for i in range(len(self.index.shards)))
+
+    @property
+    def overhead(self) -> dict[str, int]:
+        """Bytes of the files that are no tensor's, by what they are."""
+        records = [e for e in self.index.entries.values() if isinstance(e, TensorRecord)]
+        sections_nbytes = sum(record.section_nbytes for record in records)
+        shards_nbytes = self.nbytes - self.index_nbytes - sections_nbytes
+        return {"shards": shards_nbytes, "index": self.index_nbytes}
+
+    def check_all_pages(self, keep: bool = True) -> None:
+        """Check every page of every shard; see `Reader.check_all_pages`."""
+        for i in range(len(self.index.shards)):
+            self.reader(i).check_all_pages(keep)
 
     def section(self, name: str, *part: int) -> memoryview:
         """Return the section of a tensor; see `Reader.section`.
@@ -243,7 +281,11 @@ class Shards:
             If its shard is damaged, or is not the file that the index describes.
         OSError
             If it cannot be read.
+        ValueError
+            If the model was closed.
         """
+        if self._is_closed:
+            raise ValueError(closed_message(self.name, f"tensor {name!r}"))
         return self.reader(self.index.shard_of[name]).section(name, *part)
 
     def reader(self, i: int) -> Reader:
@@ -251,15 +293,24 @@ class Shards:
         reader = self._readers.get(i)
         if reader is None:
             with self._lock:
+                if self._is_closed:  # meanwhile
+                    raise ValueError(closed_message(self.name, ""))
                 reader = self._readers.get(i) or self._open(i)
                 self._readers[i] = reader
         return reader
+
+    def close(self) -> None:
+        """Let go of all shards; none is opened any more."""
+        with self._lock:
+            self._is_closed = True
+            for reader in self._readers.values():
+                reader.close()
 
     def _open(self, i: int) -> Reader:
         shard = self.index.shards[i]
         of_shard = [name for name, j in self.index.shard_of.items() if j == i]
         try:
-            reader = Reader(beside(self._path, shard.name))
+            reader = Reader(beside(self._path, shard.name), None, self._max_dense_bytes, self._mmap)
         except FileNotFoundError as error:
             more = f" and {len(of_shard) - 1} more" if len(of_shard) > 1 else ""
             what = f"{error.strerror}: it has {short(of_shard[0])}{more}, as {self.name} says"
@@ -280,29 +331,6 @@ class Shards:
 
     def __getstate__(self) -> Any:
         raise TypeError("an open model in several files cannot be pickled; its tensors can")
-
-
-def index_in(path: str) -> str | None:
-    """Return the index of shards that a path stands for: itself, or the only one in a folder.
-
-    Raises
-    ------
-    DczError
-        If it is a folder without one, or with more than one.
-    """
-    if path.partition("?")[0].endswith(INDEX_SUFFIX):
-        return path
-    if is_url(path):
-        return join(path, INDEX_NAME) if path.partition("?")[0].endswith("/") else None
-    if not os.path.isdir(path):
-        return None
-    found = sorted(name for name in os.listdir(path) if name.endswith(INDEX_SUFFIX))
-    if len(found) != 1:
-        files = [name for name in sorted(os.listdir(path)) if name.endswith(".dcz")]
-        listed = ", ".join(found[:5]) or "none"
-        hint = f" (there is {files[0]}: give the path of the file)" if files and not found else ""
-        raise DczError(f"{path}: expected one *{INDEX_SUFFIX} in the folder, found {listed}{hint}")
-    return os.path.join(path, found[0])
 
 
 def _difference(expected: dict[str, Any], found: dict[str, Any]) -> str:

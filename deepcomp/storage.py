@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from .compression import encode_found
 from .container import Reader
 from .errors import DczError
+from .folders import open_packed
 from .model import CompressedModel
 from .readback import compare
 from .records import TensorRecord
-from .shards import INDEX_NAME, Shards, index_in
+from .shards import Shards
 from .tensor import CompressedTensor
-from .urls import is_url, join, without_credentials
+from .urls import is_url, without_credentials
 from .writer import Writer
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def save(
     OSError
         If the file cannot be written, or `path` is no regular file.
 
-    After any error an old file at `path` is untouched, and no temporary file stays.
+    After any error an old file at `path` is untouched, and no temporary file stays; but if the
+    message says that the folder could not be synced: then the new file is there, and may be the
+    old one again after a crash of the system.
 
     References
     ----------
@@ -120,7 +122,9 @@ def save(
 
 
 def load(
-    file: str | os.PathLike[str] | BinaryIO, max_dense_bytes: int | None = None
+    file: str | os.PathLike[str] | BinaryIO,
+    max_dense_bytes: int | None = None,
+    mmap: bool = True,
 ) -> CompressedModel:
     """Open a ``.dcz`` file, or a model in several files.
 
@@ -129,10 +133,12 @@ def load(
     use a model at a time, and forked processes. Pickles and copies hold the encoded tensors, and
     do not need the file.
 
-    **A path** is mapped into memory, and stays open. When another file takes its name (as `save`
-    does it), or it is deleted, the tensors are those of the old one. When somebody cuts it off,
-    the next use raises DczError; in the moment of a decode, the process would end by SIGBUS.
-    Changes made in place are noticed only in pages that were not touched before.
+    **A path** is mapped into memory, and no descriptor of it stays open. When another file takes
+    its name (as `save` does it), or it is deleted, the tensors are those of the old one. When
+    somebody cuts it off, the next use raises DczError; in the moment of a decode, the process would
+    end by SIGBUS. Changes made in place are noticed only in pages that were not touched before.
+    With ``mmap=False`` it is read instead, once, and whatever becomes of it then makes no
+    difference: for files that others may cut or write into.
 
     **A URL** (a string such as ``"https://host/model.dcz"`` or ``"s3://bucket/model.dcz"``) is
     opened with fsspec: ``pip install 'deepcomp[remote]'``. Only what is needed is read, by ranges,
@@ -151,12 +157,18 @@ def load(
     caller's to close, not before the last tensor was read; nobody else may use its position at
     the same time, and no forked process may use it.
 
-    **A folder**, or an index ``*.dcz.index.json``, as `compress_checkpoint` writes them, or the URL
-    of one of these, is one model in several files. Each is opened when one of its tensors is
-    first asked for.
+    **An index** ``*.dcz.index.json``, as `compress_checkpoint` writes it, is one model in several
+    files. Each is opened when one of its tensors is first asked for.
+
+    **A folder** stands for the ``model.dcz`` or the only index in it; one with both, or with
+    several indexes, is refused. Where a ``modules.json`` of sentence-transformers is in it, the
+    folder of its first part is looked into. A URL may be that of an index or of a folder too.
 
     A valid file may be small and its tensors large: up to 2**20 entries a byte, if all are zero.
     Whoever does not trust a file sets `max_dense_bytes`.
+
+    A model may be used in a ``with`` statement, and is closed at its end, or by
+    `CompressedModel.close`; neither is needed.
 
     Parameters
     ----------
@@ -164,7 +176,14 @@ def load(
         A path, a URL, or an open file. A ``pathlib.Path`` is never a URL.
     max_dense_bytes : int, optional
         Refuse a file whose tensors take more bytes than this when they are all dense, which is
-        known from its index. Decoding takes some more memory for one tensor at a time.
+        known from its index, or whose index does when it is inflated (and more than 2**18). Of
+        empty tensors the other extents count, as products have them. Decoding takes some more
+        memory for one tensor at a time. By default 16 GiB, or 10,000 times the size of the file if
+        that is more; and for the index 2**18 bytes and 16 times the file. No model meets these
+        limits that is worth a file; a larger number than the default of the tensors lifts both.
+    mmap : bool, default True
+        Whether a file at a path is mapped into memory; else all of it is read. Files behind URLs,
+        and open files, never are.
 
     Returns
     -------
@@ -174,6 +193,8 @@ def load(
     ------
     DczError
         If the file is not a ``.dcz`` file, is cut off or damaged, or is too large.
+    ValueError
+        If `max_dense_bytes` or `mmap` is none of these.
     OSError
         If it cannot be read; from a URL or an open file, also later, when a tensor is asked for.
     ImportError
@@ -208,26 +229,17 @@ def load(
         isinstance(max_dense_bytes, bool) or not isinstance(max_dense_bytes, int)
     ):
         raise ValueError(f"max_dense_bytes is {max_dense_bytes!r}: expected an integer or None")
-    index = None
-    if isinstance(file, str):
-        index = index_in(file)
-    elif isinstance(file, os.PathLike) and not is_url(os.fsdecode(file)):  # which is never a URL
-        index = index_in(os.fsdecode(file))
-    reader = _opened(file) if index is None else Shards(index)
-    records = [e for e in reader.index.entries.values() if isinstance(e, TensorRecord)]
-    dense_nbytes = sum(r.dense_nbytes for r in records)
-    if max_dense_bytes is not None and dense_nbytes > max_dense_bytes:
-        raise DczError(
-            f"{reader.name}: the tensors take {dense_nbytes} bytes when dense: "
-            f"expected at most {max_dense_bytes} (max_dense_bytes)"
-        )
-    return model_of(reader) if isinstance(reader, Reader) else _model_of_shards(reader)
+    if not isinstance(mmap, bool):
+        raise ValueError(f"mmap is {mmap!r}: expected True or False")
+    return model_of(_opened(file, max_dense_bytes, mmap))
 
 
-def _opened(file: str | os.PathLike[str] | BinaryIO) -> Reader | Shards:
-    """Open a file, or a folder whose URL does not end with a slash."""
+def _opened(
+    file: str | os.PathLike[str] | BinaryIO, max_dense_bytes: int | None, mmap: bool
+) -> Reader | Shards:
+    """Open what was given; of a checkpoint, say what reads it."""
     try:
-        return Reader(file)
+        return open_packed(file, None, max_dense_bytes, mmap)
     except DczError as error:
         path = file if isinstance(file, str | os.PathLike) else ""
         if not os.fsdecode(path).lower().endswith(CHECKPOINTS):
@@ -236,37 +248,17 @@ def _opened(file: str | os.PathLike[str] | BinaryIO) -> Reader | Shards:
             f"{error}; a checkpoint is read by deepcomp.importers.read_checkpoint, and its tensors "
             "taken by deepcomp.compress (or by dcz compress)"
         ) from None
-    except (FileNotFoundError, IsADirectoryError):
-        if isinstance(file, str) and is_url(file) and not file.endswith(".dcz"):
-            with contextlib.suppress(FileNotFoundError):
-                return Shards(join(file, INDEX_NAME))
-        raise
 
 
-def _model_of_shards(shards: Shards) -> CompressedModel:
-    """Present a model in several files, of which none is open yet."""
-    entries: dict[str, CompressedTensor | str] = {}
-    sections_nbytes = 0
-    for name, entry in shards.index.entries.items():
-        if isinstance(entry, TensorRecord):
-            entries[name] = CompressedTensor(entry, partial(shards.section, name), shards.name)
-            sections_nbytes += entry.section_nbytes
-        else:
-            entries[name] = entry
-    files_nbytes = sum(shard.nbytes for shard in shards.index.shards)
-    overhead = {"shards": files_nbytes - sections_nbytes, "index": shards.nbytes}
-    return CompressedModel(entries, shards.index.metadata, overhead)
-
-
-def model_of(reader: Reader) -> CompressedModel:
-    """Present an open file as a model."""
+def model_of(reader: Reader | Shards) -> CompressedModel:
+    """Present an open file, or a model in several files, of which none need be open yet."""
     entries: dict[str, CompressedTensor | str] = {}
     for name, entry in reader.index.entries.items():
         if isinstance(entry, TensorRecord):
             entries[name] = CompressedTensor(entry, partial(reader.section, name), reader.name)
         else:
             entries[name] = entry
-    return CompressedModel(entries, reader.index.metadata, reader.overhead)
+    return CompressedModel(entries, reader.index.metadata, reader.overhead, reader.close)
 
 
 def _sections(

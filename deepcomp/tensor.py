@@ -184,15 +184,20 @@ class CompressedTensor:
         record = replace(self.record, name=name)
         return CompressedTensor(record, self._fetch, self.origin, self.loss)
 
+    def forget(self) -> None:
+        """Forget what was made of the section for decoding and computing."""
+        self._made = None
+        self.__dict__.pop("_matrix", None)
+
     @cached_property
     def _matrix(self) -> Any:
         from .entries import matrix_shape
         from .layouts import decode_windows
         from .multiply import CompressedMatrix
 
-        return CompressedMatrix(
-            self._entries, matrix_shape(self.shape), lambda: self.decode_with(decode_windows)
-        )
+        shape = matrix_shape(self.shape)
+        windows = partial(self.decode_with, decode_windows)
+        return self._named(lambda: CompressedMatrix(self._entries, shape, windows))
 
     def _entries(self) -> Any:
         from .entries import decode_entries

@@ -1,5 +1,6 @@
 """Threads that are kept, and work that is shared out among them."""
 
+import math
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -8,10 +9,35 @@ from functools import cache
 WORK_A_THREAD = 1 << 20  # multiplications, some 100 us: to wake a thread takes a third of it
 
 
+_QUOTAS = (  # of control groups, version 2 and 1, as a container sees its own
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+
+
+def n_cpus() -> int:
+    """Return how many processors this process may use, at least 1."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    n = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    for paths in _QUOTAS:
+        try:
+            quota, period = map(int, " ".join(map(_text, paths)).split())
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+        if quota > 0 and period > 0:  # -1: no quota
+            n = min(n, math.ceil(quota / period))
+    return max(1, n)
+
+
+def _text(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
 @cache
 def threads() -> ThreadPoolExecutor:
     """Return threads that are kept: to start one takes as long as to decode a million entries."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="deepcomp")
+    return ThreadPoolExecutor(n_cpus(), thread_name_prefix="deepcomp")
 
 
 if hasattr(os, "register_at_fork"):  # a forked process has none of them

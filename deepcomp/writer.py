@@ -22,6 +22,7 @@ from .container import (
 from .errors import DczError
 from .files import Replacement
 from .index import Index, encode_index, least_version
+from .limits import ANY_SIZE, most_index_nbytes
 from .pages import PAGE
 from .places import replacement
 from .records import TensorRecord
@@ -105,7 +106,7 @@ class Writer:
         self._finish()
         assert isinstance(self._file, Replacement)
         self._file.forget()
-        reader = Reader(self._file.temporary, self._file.path)
+        reader = Reader(self._file.temporary, self._file.path, ANY_SIZE)
         if encode_index(reader.index) != encode_index(self._index):
             raise DczError(f"{reader.name}: the index that was read back is not the one written")
         return reader
@@ -133,7 +134,7 @@ class Writer:
             raise ValueError(f"an index of {len(raw)} bytes: at most {MAX_INDEX_NBYTES} fit")
         if (version := least_version(self._index.entries)) != (1, 0):
             self._rewrite_head(HEAD.pack(MAGIC, *version))
-        deflated = _deflate(raw)
+        deflated = _deflate(raw, self._offset)
         end = struct.pack(f"<{len(self._checksums)}I", *self._checksums) + deflated
         end += struct.pack("<QII", self._offset, len(deflated), len(raw))
         self._file.write(end + struct.pack("<I4s", zlib.crc32(end), END_MAGIC))
@@ -155,7 +156,7 @@ def when_written(
     index, raw = _chosen(index, lambda name: zlib.crc32(section(name)))
     records = [entry for entry in index.entries.values() if isinstance(entry, TensorRecord)]
     data_end = HEAD.size + sum(record.section_nbytes for record in records)
-    return index, overhead_of(-(-data_end // PAGE), len(_deflate(raw)))
+    return index, overhead_of(-(-data_end // PAGE), len(_deflate(raw, data_end)))
 
 
 def _chosen(index: Index, crc32_of: Callable[[str], int]) -> tuple[Index, bytes]:
@@ -168,6 +169,8 @@ def _chosen(index: Index, crc32_of: Callable[[str], int]) -> tuple[Index, bytes]
     return chosen, raw
 
 
-def _deflate(raw: bytes) -> bytes:
+def _deflate(raw: bytes, data_end: int) -> bytes:
+    """Deflate an index, unless that makes it so small that readers would not inflate it."""
     deflated = zlib.compress(raw, 9)
-    return deflated if len(raw) <= MAX_INDEX_RATIO * len(deflated) else zlib.compress(raw, 0)
+    most = min(MAX_INDEX_RATIO * len(deflated), most_index_nbytes(data_end + len(deflated)))
+    return deflated if len(raw) <= most else zlib.compress(raw, 0)

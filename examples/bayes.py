@@ -172,6 +172,7 @@ def pruned(model: nn.Sequential, sparsity: float) -> nn.Sequential:
         sparsity={"*.weight": sparsity},
         scope="global",
         criterion=noise or criteria.magnitude,
+        min_kept=0,  # by the criterion alone
     ).remove()
     return model
 
@@ -220,11 +221,7 @@ def compare(model: nn.Sequential, other: nn.Sequential, test: Data, folder: Path
         print(f"{100 * sparsity:>6.1f} %", end="")
         for net, path in ((other, folder / "bayes.dcz"), (model, folder / "plain.dcz")):
             path = path.with_stem(f"{path.stem}-{sparsity}")
-            try:
-                net = pruned(net, sparsity)
-            except ValueError:  # a layer would be empty: the Pruner refuses
-                print(f"{'a layer is left empty':>{33 if net is other else 22}}", end="")
-                continue
+            net = pruned(net, sparsity)
             wrong = [n_wrong(through_a_file(net, path), test)]
             wrong += [n_wrong_averaged(net, test)] if layers_of(net) else []
             print("".join(f"{100 - 100 * w / n:>11.2f}" for w in wrong), end="")

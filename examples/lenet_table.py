@@ -86,10 +86,10 @@ def trained(network: Network, penalty: float, data: Data, seed: int) -> nn.Seque
 
 
 def pruned(model: nn.Module, n_kept: int) -> nn.Module:
-    """Set the smallest weights of all to zero, at once."""
+    """Set the smallest weights of all to zero, at once, whatever is left of a layer."""
     model = copy.deepcopy(model)
     sparsity = sparsity_for(model, n_kept)
-    deepcomp.Pruner(model, sparsity=sparsity, scope="global").remove()
+    deepcomp.Pruner(model, sparsity=sparsity, scope="global", min_kept=0).remove()
     return model
 
 

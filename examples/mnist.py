@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from models import lenet_5, lenet_300_100
 from retrain import Data, Recipe, deep_compression, n_wrong, train
 
@@ -223,7 +223,7 @@ def measure(options: argparse.Namespace, images: Path, output: Path) -> None:
     epochs = {k: v for k, v in asdict(recipe).items() if k.endswith("_epochs")}
     recipe = replace(recipe, **{k: max(1, n // options.shorten) for k, n in epochs.items()})
     jobs = (delayed(run)(net, seed, recipe, images, output) for seed in options.seeds)
-    found = Parallel(n_jobs=min(len(options.seeds), os.cpu_count() or 1))(jobs)
+    found = Parallel(n_jobs=min(len(options.seeds), cpu_count()))(jobs)
     runs = []
     for seed, held_out in zip(options.seeds, found, strict=True):
         path = output / f"{net}-{seed}.dcz"

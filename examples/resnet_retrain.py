@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, cpu_count, delayed
 from resnet import ResNet
 from resnet_cifar import find_files, read_images, read_weights
 from retrain import Data, Recipe, deep_compression, n_wrong
@@ -69,7 +69,7 @@ def measure(options: argparse.Namespace, output: Path) -> None:
     output.mkdir(parents=True, exist_ok=True)
     images_path, network_path = find_files(options.data, options.net)
     jobs = (delayed(run)(options, seed, output) for seed in options.seeds)
-    runs = Parallel(n_jobs=min(len(options.seeds), os.cpu_count() or 1))(jobs)
+    runs = Parallel(n_jobs=min(len(options.seeds), cpu_count()))(jobs)
     model = ResNet(options.net).to(memory_format=torch.channels_last)
     model.load_state_dict(read_weights(network_path, options.net), strict=False)
     test = read_images(images_path, N_TEST // options.part)

@@ -17,7 +17,13 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "build" / "fuzz"
 WORKER = ROOT / "fuzz" / "worker.py"
-SHARES = {"structure": 0.3, "section": 0.2, "huffman": 0.35, "file": 0.15}  # of the time
+SHARES = {  # of the time
+    "structure": 0.3,
+    "section": 0.2,
+    "huffman": 0.25,
+    "file": 0.15,
+    "state_dict": 0.1,
+}
 OPTIONS = ("-timeout=20", "-detect_leaks=0", "-rss_limit_mb=4096", "-print_final_stats=1")
 GROWING = ("-len_control=100", "-max_len=4096")  # short inputs first
 OWN_OPTIONS = {
@@ -28,6 +34,7 @@ OWN_OPTIONS = {
     "section": GROWING,
     "huffman": ("-len_control=100", "-max_len=1024"),
     "file": GROWING,
+    "state_dict": ("-max_len=64",),
 }
 LEAST_SECONDS = 3
 MAX_FINDINGS = 5  # of a target in a job

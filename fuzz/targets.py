@@ -44,7 +44,9 @@ BITSTREAMS = struct.Struct("<BBHHHH")  # of one of `huffman`
 N_VECTORS = (1, 2, 5, 8, 9, 17, 33, 65)
 
 _descriptor = os.memfd_create("fuzzed")
-warnings.filterwarnings("error", module=r"deepcomp\.")  # no file is a reason for a warning
+# No file is a reason for a warning, nor for one that NumPy gives in a module of its own.
+warnings.filterwarnings("error", module=r"deepcomp\.")
+warnings.filterwarnings("error", category=RuntimeWarning)
 
 _spec = importlib.util.spec_from_file_location("dcz_decoder", FORMATS / "dcz_decoder.py")
 dcz_decoder = importlib.util.module_from_spec(_spec)

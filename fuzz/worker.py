@@ -16,11 +16,16 @@ import atheris
 # Python's branches are counted too, but not where they teach nothing: structure.py knows the
 # format, and `huffman` has next to none. Without it half as many inputs again are run.
 IS_STRUCTURED = sys.argv[1] == "structure"
-IS_COUNTED = sys.argv[1] in ("file", "section")
+IS_COUNTED = sys.argv[1] in ("file", "section", "state_dict")
 with atheris.instrument_imports(include=["deepcomp"]) if IS_COUNTED else nullcontext():
     import seeds
     import structure
     import targets
+
+    if sys.argv[1] == "state_dict":  # the others need no torch
+        import states
+
+        targets.TARGETS["state_dict"] = states.load
 
 
 MUTATOR = ctypes.CFUNCTYPE(

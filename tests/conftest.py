@@ -25,8 +25,8 @@ settings.register_profile("thorough", max_examples=1000, print_blob=True, **_com
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 # files, pages, commands, threads and whole programs: what is computed is compared elsewhere
-_FILES = "budget", "checksums", "commands", "concurrency", "docs", "examples", "hf", "page"
-_MORE = "plot", "process", "pruner", "remote", "saving"
+_FILES = "budget", "checksums", "commands", "concurrency", "docs", "examples", "folders", "hf"
+_MORE = "hf_folders", "page", "plot", "process", "pruner", "remote", "saving"
 NOT_WITH_TWINS = {f"test_{name}.py" for name in (*_FILES, *_MORE)}
 
 

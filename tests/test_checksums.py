@@ -102,6 +102,28 @@ def test_a_file_that_needs_none_is_of_version_1_0(model, tmp_path):
     assert Reader(tmp_path / "m.dcz").version == (1, 0) and summed(tmp_path / "m.dcz") == []
 
 
+@pytest.mark.parametrize(("more", "n_with"), [(-1, 0), (0, 0), (1, 2)])
+def test_a_file_of_exactly_one_page_needs_none(more, n_with):
+    sizes = {"a": PAGE // 2, "b": PAGE // 2 - HEAD.size + more}
+    records = {name: raw(name, n) for name, n in sizes.items()}
+    chosen = with_checksums(Index({}, records), HEAD.size, lambda name: 7)
+    assert [record.crc32 for record in chosen.entries.values()].count(7) == n_with
+
+
+def test_the_bytes_of_a_section_on_pages_found_right_before_are_in_its_checksum(tmp_path):
+    tensors = {"before": noise(5000), "w": noise(3 * PAGE, 1), "after": noise(5000, 2)}
+    file = Counting(save_raw(tensors, tmp_path / "m.dcz").read_bytes())
+    for first, last in (("before",), ()), ((), ("after",)), (("before",), ("after",)):
+        reader = Reader(file)
+        assert reader.index.entries["w"].crc32 is not None
+        begin, end = HEAD.size + 5000, HEAD.size + 5000 + 3 * PAGE
+        for page in [begin // PAGE for _ in first] + [end // PAGE for _ in last]:
+            reader.pages.check(page * PAGE, page * PAGE + 1, "a page")
+        file.n_read = 0
+        assert reader.section("w") == tensors["w"].tobytes()
+        assert file.n_read < 3 * PAGE
+
+
 @pytest.fixture(scope="module")
 def weights():
     """Weights that are stored as each layout, tied, empty and tiny, on some pages."""

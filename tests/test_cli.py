@@ -214,7 +214,7 @@ def test_a_file_without_tensors_is_no_trouble(capsys, tmp_path):
 
 
 def test_missing_files_and_folders_give_one_line_and_status_2(capsys, tmp_path):
-    for target, message in ((tmp_path / "no.dcz", "No such file"), (tmp_path, "is a folder")):
+    for target, message in ((tmp_path / "no.dcz", "No such file"), (tmp_path, "found nothing")):
         status, out, err = run(capsys, target)
         assert (status, out) == (2, "") and err.count("\n") == 1 and message in err
 

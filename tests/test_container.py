@@ -13,6 +13,7 @@ import pytest
 
 import deepcomp
 from deepcomp.container import MAGIC, PAGE, Reader
+from deepcomp.index import decode_index
 from deepcomp.records import TensorRecord
 from deepcomp.writer import Writer
 
@@ -43,8 +44,62 @@ def test_a_damaged_page_is_named_with_its_tensor_and_others_still_open(tmp_path)
     path.write_bytes(data)
     packed = deepcomp.load(path)
     assert packed["small"].to_dense().tolist() == list(range(8))
-    with pytest.raises(deepcomp.DczError, match=r"m\.dcz: tensor 'noise': the page of bytes 65536"):
+    where = r"m\.dcz: tensor 'noise': the page of bytes 65536 to 131072 is damaged"
+    with pytest.raises(deepcomp.DczError, match=where):
         packed["noise"].to_dense()
+    with pytest.raises(deepcomp.DczError, match=where):  # though one page was found right before
+        Reader(path).check_all_pages()
+
+
+def test_tensors_on_a_damaged_page_are_named_and_those_beside_it_are_not(tmp_path):
+    path = tmp_path / "m.dcz"
+    noise = np.random.default_rng(0).integers(0, 256, (5, PAGE), dtype=np.uint8)
+    parts = {"a": noise[0, 12:], "b": noise[1, :9], "c": noise[1, 9:], "d": noise[2, :500]}
+    deepcomp.save({name: part.copy() for name, part in parts.items()}, path)
+    whole = path.read_bytes()
+    for page, names in enumerate(("tensor 'a'", "tensor 'b': tensor 'c'", "tensor 'd'")):
+        data = bytearray(whole)
+        data[page * PAGE + 20] ^= 1
+        path.write_bytes(data)
+        end = min((page + 1) * PAGE, 2 * PAGE + 500)
+        message = rf"m\.dcz: {names}: the page of bytes {page * PAGE} to {end} is damaged"
+        with pytest.raises(deepcomp.DczError, match=message):
+            Reader(path).check_all_pages()
+
+
+def test_all_pages_are_checked_again_even_those_that_were_found_right(tmp_path):
+    path = tmp_path / "m.dcz"
+    save_pages(path, 2)
+    reader = Reader(path)
+    reader.check_all_pages()
+    with open(path, "r+b") as file:
+        file.seek(100)
+        file.write(b"other bytes")
+    with pytest.raises(deepcomp.DczError, match="'noise': the page of bytes 0 to 65536 is damaged"):
+        reader.check_all_pages()
+
+
+@pytest.mark.parametrize("n_pages", [1, 2, 3])
+@pytest.mark.parametrize("rest", [0, 1])
+def test_the_last_page_has_a_checksum_whether_it_is_full_or_not(tmp_path, n_pages, rest):
+    noise = np.random.default_rng(0).integers(0, 256, n_pages * PAGE - 12 + rest, dtype=np.uint8)
+    deepcomp.save({"noise": noise}, tmp_path / "m.dcz")
+    reader = Reader(tmp_path / "m.dcz")
+    reader.check_all_pages()
+    assert len(reader.pages.checked) == n_pages + rest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"metadata" :{}', r'expected {"metadata": at character 0, found .{"metadata" .$'),
+        ('{"metadata":{},"tensor":[]}', r'expected ,"tensors":\[ at character 14, found'),
+        ('{"metadata":{},"tensors":[],', r"expected \]} at character 26, found .\],.$"),
+    ],
+)
+def test_what_is_wrong_in_an_index_is_named_with_its_place(text, message):
+    with pytest.raises(deepcomp.DczError, match=message):
+        decode_index(text.encode())
 
 
 def test_file_sizes_add_up_at_page_boundaries(tmp_path):

@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import generators, weights
 
+from deepcomp.counts import count_entries
 from deepcomp.decode import TensorDecoder
-from deepcomp.encode import Weight, encode_tensor
+from deepcomp.encode import Weight, encode_part, encode_tensor
 from deepcomp.errors import DczError
+from deepcomp.plans import make_plan
 from deepcomp.records import ITEMSIZE, MAX_BLOCK_NUMEL, SIGNED_DTYPES, TensorRecord
-from deepcomp.sections import read_section
+from deepcomp.sections import encode_varint, read_section
 
 DENSE_BLOCK = 1 << 18
 NEGATIVE_ZERO = {name: 1 << (8 * ITEMSIZE[name] - 1) for name in SIGNED_DTYPES}
@@ -46,6 +48,44 @@ def check_round_trip(weight):
 
 
 # --- any dtype, any content ---
+
+
+@pytest.mark.parametrize(
+    ("dtype", "numel", "n_values"),
+    [("uint8", 4, 1), ("uint8", 7, 2), ("uint8", 16, 5), ("float16", 29, 16), ("float32", 7, 5)],
+)
+def test_what_takes_as_many_bytes_as_the_entries_is_stored_as_it_is(dtype, numel, n_values):
+    weight = make(dtype, np.arange(numel) % n_values + 1)
+    plan = make_plan(count_entries(weight.patterns, dtype, MAX_BLOCK_NUMEL), ITEMSIZE[dtype])
+    directory, payload = encode_part(weight.patterns, plan)
+    parts = [plan.head(), directory, *payload]
+    assert plan.layout != "raw" and sum(map(len, parts)) == weight.patterns.nbytes
+    record, section = encode_tensor(weight)
+    assert record.layout == "raw" and section == [weight.patterns.tobytes()]
+
+
+@pytest.mark.parametrize("run", [(1 << 16) - 1, 1 << 16, (1 << 16) + 1])
+def test_runs_of_as_many_zeros_as_are_counted_in_a_table_come_back(run):
+    entries = np.zeros(3 * (run + 1), np.float32)
+    entries[run :: run + 1] = 1, 2, 3
+    assert check_round_trip(make("float32", entries.view(np.uint32))).layout == "sparse"
+
+
+def test_a_long_run_in_a_later_block_leaves_the_counts_of_the_others():
+    entries = np.zeros(MAX_BLOCK_NUMEL + 200_000, np.float32)
+    entries[:MAX_BLOCK_NUMEL:50] = entries[-1] = 1
+    assert check_round_trip(make("float32", entries.view(np.uint32))).layout == "sparse"
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_what_is_wrong_in_a_block_is_said_with_its_size(broken):
+    fields = {**SPARSE, "numel": 5000, "block_numel": 4096}
+    blocks = [[1, 0], [1, 0]]  # kept entries and escapes; each after a gap of two
+    section = bytes.fromhex("07 0102 0100")
+    size, blocks[broken][0] = (4096, 904)[broken], 800 + 600 * (1 - broken)
+    directory = b"".join(encode_varint(n) for block in blocks for n in block)
+    with pytest.raises(DczError, match=f"a block of {size} entries: its gaps lead out of the"):
+        decode_by_hand(fields, 1 + blocks[broken][0], (section + directory).hex())
 
 
 @pytest.mark.parametrize("dtype", ITEMSIZE)
@@ -464,6 +504,9 @@ def test_a_section_written_by_hand_is_decoded(fields, nnz, section, expected):
         (DENSE, 3, "0500 0211 0301 0e", "codebook is not strictly increasing"),
         (DENSE | {"dtype": "bool"}, 3, "0005 0211 0301 0e", "codebook of a bool tensor holds 5"),
         (DENSE_PLANES, 2, "8102 02 00010203", "keeps 3 entries: expected 2"),
+        # a codeword has a bit at least
+        (DENSE | {"numel": 9}, 8, "0005 0211 0801 fe", r"9 symbols in bitstreams of \(1,\) bytes"),
+        (DENSE | {"numel": 8}, 8, "0005 0211 0801 fe", "keeps 7 entries: expected 8"),
     ],
 )
 def test_a_section_that_breaks_a_rule_is_refused(fields, nnz, section, message):

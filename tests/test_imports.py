@@ -18,22 +18,35 @@ ALLOWED = {
     "records": (set(), False),
     "index": ({"errors", "records"}, False),
     "sections": ({"errors", "records"}, False),
-    "files": ({"errors"}, False),
+    "files": ({"_native", "errors"}, False),
     "patterns": (set(), False),
     "urls": (set(), False),
     "places": ({"", "errors", "files", "ranges", "urls"}, False),
     "ranges": ({"errors", "files", "urls"}, False),
     "pages": ({"errors", "files", "ranges"}, False),
     "checksums": ({"index", "pages", "records"}, False),
-    "container": ({"errors", "index", "pages", "ranges", "records"}, False),
-    "writer": (
-        {"checksums", "container", "errors", "files", "index", "pages", "places", "records"},
+    "limits": ({"errors", "records"}, False),
+    "container": (
+        {"errors", "files", "index", "limits", "pages", "ranges", "records"},
         False,
     ),
-    "shards": ({"container", "errors", "index", "ranges", "records", "urls"}, False),
+    "writer": (
+        {"checksums", "container", "errors", "files", "index", "limits", "pages", "places"}
+        | {"records"},
+        False,
+    ),
+    "shards": (
+        {"container", "errors", "files", "index", "limits", "ranges", "records", "urls"},
+        False,
+    ),
+    "folders": ({"container", "errors", "job", "shards", "urls"}, False),
+    "companions": ({"folders", "job", "places", "shards", "urls"}, False),
     "tables": (set(), False),
     "losses": ({"errors", "tables"}, False),
-    "report": ({"errors", "index", "records", "container", "sections", "writer"}, False),
+    "report": (
+        {"errors", "index", "records", "container", "sections", "shards", "writer"},
+        False,
+    ),
     "listing": ({"report", "tables"}, False),
     "notebook": ({"losses", "tables"}, False),
     "figures": ({"huffman", "kept_rows", "sections", "tensor", "values"}, True),
@@ -96,15 +109,15 @@ ALLOWED = {
     "model": ({"losses", "patterns", "tensor"}, False),
     "compression": ({"losses", "model", "tensor"}, False),
     "storage": (
-        {"compression", "container", "errors", "model", "readback", "records"}
+        {"compression", "container", "errors", "folders", "model", "readback", "records"}
         | {"shards", "tensor", "urls", "writer"},
         False,
     ),
     "extents": ({"arrays", "decode", "places", "records", "urls"}, True),
     "part_tasks": (
         {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
-        | {"extents", "losses", "passes", "pipeline", "places", "plans", "prune", "records"}
-        | {"writer"},
+        | {"extents", "limits", "losses", "passes", "pipeline", "places", "plans", "prune"}
+        | {"records", "writer"},
         False,
     ),
     "workers": ({"part_tasks"}, False),
@@ -116,7 +129,8 @@ ALLOWED = {
         False,
     ),
     "large": ({"", "job", "losses", "places", "records", "urls"}, False),
-    "hf": ({"compression", "model", "storage"}, False),
+    "hf_models": (set(), False),
+    "hf": ({"companions", "compression", "folders", "hf_models", "model", "storage"}, False),
     "difference": ({"decode", "losses", "prune", "records", "squares", "values"}, True),
     "cli": ({"commands", "commands.terminal", "errors", "tables"}, False),
     "__main__": ({"cli"}, False),
@@ -128,9 +142,12 @@ ALLOWED = {
         {"", "listing", "tables", "commands.completion", "commands.settings_options"},
         False,
     ),
-    "commands.streams": ({"container", "errors", "urls", "commands.terminal"}, False),
+    "commands.streams": (
+        {"container", "errors", "folders", "shards", "urls", "commands.terminal"},
+        False,
+    ),
     "commands.compress": (
-        {"container", "errors", "report", "urls"}
+        {"container", "errors", "limits", "report", "shards", "urls"}
         | {f"commands.{name}" for name in ("settings", "streams", "summary", "terminal")},
         False,
     ),
@@ -141,7 +158,8 @@ ALLOWED = {
         False,
     ),
     "commands.plan": (
-        {"tables"} | {f"commands.{name}" for name in ("compress", "large", "streams", "terminal")},
+        {"tables", "threads"}
+        | {f"commands.{name}" for name in ("compress", "large", "streams", "terminal")},
         False,
     ),
     "estimate": ({"large", "large_model", "part_tasks", "places", "records"}, False),
@@ -154,7 +172,8 @@ ALLOWED = {
         False,
     ),
     "commands.inspect": (
-        {"container", "listing", "report", "tables", "commands.streams", "commands.terminal"},
+        {"container", "listing", "report", "shards", "tables"}
+        | {"commands.streams", "commands.terminal"},
         False,
     ),
     "commands.report": ({"commands.streams", "commands.terminal"}, False),
@@ -162,7 +181,8 @@ ALLOWED = {
         {"errors", "tables"} | {f"commands.{name}" for name in ("inspect", "streams", "terminal")},
         False,
     ),
-    "nn.convert": ({"arrays", "decode", "records", "rules"}, True),
+    "nn.weights": (set(), False),
+    "nn.convert": ({"arrays", "decode", "records", "rules", "nn.weights"}, True),
     "nn.sparse": ({"arrays", "decode", "sparse", "nn.convert"}, False),
     "nn.criteria": (set(), False),
     "nn.schedules": (set(), False),
@@ -179,18 +199,24 @@ ALLOWED = {
         True,
     ),
     "nn.trial": ({"arrays", "pipeline", "rules", "tensor"}, False),
-    "nn.scan": ({"nn.trial"}, False),
+    "nn.scan": ({"rules", "nn.trial"}, False),
     "nn.lagrange": ({"pipeline", "nn.trial"}, True),
     "nn.budget": (
-        {"compression", "errors", "records", "storage", "nn.lagrange", "nn.trial"},
+        {"compression", "errors", "records", "rules", "storage", "nn.lagrange", "nn.trial"},
         False,
     ),
-    "nn.ops": (
-        {"convolution", "entries", "errors", "index", "multiply", "records", "tensor"},
+    "nn.stored": (
+        {"convolution", "decode", "entries", "errors", "index", "multiply", "records", "tensor"},
+        True,
+    ),
+    "nn.fixed": (set(), False),
+    "nn.ops": ({"convolution", "multiply", "nn.fixed", "nn.stored"}, False),
+    "nn.layers": ({"convolution", "nn.fixed", "nn.ops", "nn.stored"}, False),
+    "nn.obstacles": ({"nn.layers"}, False),
+    "nn.choice": (
+        {"_kernels", "nn.layers", "nn.obstacles", "nn.owners", "nn.replace"},
         False,
     ),
-    "nn.layers": ({"convolution", "nn.ops"}, False),
-    "nn.choice": ({"_kernels", "nn.layers", "nn.replace"}, False),
     "nn.distillation": (set(), False),
     "nn.owners": (set(), False),
     "nn.factorable": ({"patterns", "nn.owners"}, False),
@@ -211,6 +237,7 @@ ALLOWED = {
         True,
     ),
     "importers.bitmask": ({"arrays", "decode"}, True),
+    "importers.dcz": ({"arrays", "storage"}, False),
     "importers.npz": ({"arrays", "decode", "sparse"}, True),
     "importers.pytorch": (set(), False),
     "importers.han": ({"sparse"}, True),
@@ -219,11 +246,15 @@ ALLOWED = {
             "arrays",
             "container",
             "decode",
+            "errors",
+            "folders",
             "importers.bitmask",
+            "importers.dcz",
             "importers.npz",
             "importers.pytorch",
             "importers.safetensors",
             "places",
+            "shards",
             "urls",
         },
         False,
@@ -302,6 +333,25 @@ def test_loading_and_inspecting_need_neither_numpy_nor_torch(tmp_path):
 def test_compressing_arrays_does_not_import_torch():
     code = "import deepcomp, numpy\ndeepcomp.compress({'w': numpy.eye(9)})['w'].to_dense()"
     assert not {"torch", "sklearn", "scipy"} & modules_after(code)
+
+
+FIRST_CALLS = """
+import torch, deepcomp
+layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(64, 5))
+packed = deepcomp.compress(layers, bits=2)
+packed.restore(layers, layers="sparse")
+with torch.no_grad():
+    layers(torch.ones(1, 3, 6, 6))
+layers(torch.ones(1, 3, 6, 6))
+layers(torch.ones(7, 3, 6, 6, requires_grad=True)).sum().backward()
+with torch.autocast("cpu", torch.bfloat16):
+    layers(torch.ones(1, 3, 6, 6))
+assert [type(layer).__name__ for layer in layers] == ["SparseConv2d", "Flatten", "SparseLinear"]
+"""
+
+
+def test_calling_a_sparse_layer_does_not_import_the_compiler_of_torch():
+    assert not {"torch._dynamo", "sympy"} & modules_after(FIRST_CALLS)
 
 
 def test_public_names_are_all_there():

@@ -14,7 +14,7 @@ from independent import dcz_decoder
 from strategies import generators, weights
 
 import deepcomp
-from deepcomp import encode, report
+from deepcomp import encode, kept_rows, report
 from deepcomp.cli import inspect_main, main
 from deepcomp.difference import difference
 from deepcomp.encode import Weight, encode_tensor
@@ -81,6 +81,25 @@ def test_every_dtype_shape_and_layout_comes_back_bit_for_bit(weight):
     assert tensor.decode_patterns(n_threads=3).tobytes() == expected
     assert b"".join(entries.tobytes() for entries in tensor.decode_blocks()) == expected
     tensor.verify()
+
+
+@pytest.mark.parametrize("kept", [[1], [0, 2], [1, 2, 3], [0, 1, 5], [6], [0, 1, 2, 3, 4, 5]])
+@pytest.mark.parametrize("moved", [1, 14, 1 << 18])
+def test_each_row_comes_to_its_own_place(kept, moved):
+    """Whatever rows are zero, at the beginning, at the end or between, and in however few steps."""
+    rows = np.zeros((7, 7), np.uint8)
+    rows[kept] = 1 + np.arange(7 * len(kept)).reshape(-1, 7) % 5
+    tensor = encoded(Weight("w", "uint8", rows.shape, rows.reshape(-1)))
+    assert tensor.record.kept_rows == len(kept)
+    with mock.patch.object(kept_rows, "_MOVED", moved):
+        np.testing.assert_array_equal(tensor.to_dense(), rows)
+    np.testing.assert_array_equal(tensor.to_csr().indices, np.nonzero(rows)[1])
+    for start in range(8):
+        for stop in range(start, 8):
+            np.testing.assert_array_equal(tensor.rows(start, stop), rows[start:stop])
+    positions, patterns = tensor.decode_with(lambda decoder: decoder.kept())
+    np.testing.assert_array_equal(positions, np.flatnonzero(rows))
+    np.testing.assert_array_equal(patterns, rows[rows != 0])
 
 
 @given(matrices())

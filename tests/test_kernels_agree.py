@@ -37,10 +37,10 @@ ISA_NAMES = _kernels.ISA_NAMES
 
 
 def native_kernels():
-    """Return {name: function} of everything public in deepcomp._native but cpu."""
+    """Return {name: function} of all kernels, which is what is public in deepcomp._native."""
     kernels = {}
     for info in pkgutil.iter_modules(deepcomp._native.__path__):
-        if info.name != "cpu":
+        if info.name not in ("cpu", "mapping"):
             module = importlib.import_module(f"deepcomp._native.{info.name}")
             public = {n: f for n, f in vars(module).items() if n[0] != "_" and callable(f)}
             assert not kernels.keys() & public.keys()

@@ -275,7 +275,7 @@ def test_a_shard_that_is_gone_is_named_with_a_tensor_and_the_index(source, tmp_p
     with pytest.raises(FileNotFoundError, match=message):
         packed["embed.weight"].to_dense()
     (tmp_path / "target" / "model.dcz.index.json").unlink()
-    with pytest.raises(deepcomp.DczError, match=r"found none \(there is model-00002-of-.*: give"):
+    with pytest.raises(deepcomp.DczError, match=r"found model-00002-of-.*the same command goes on"):
         deepcomp.load(tmp_path / "target")
 
 
@@ -507,8 +507,31 @@ def test_dcz_compress_takes_jobs_for_shards_only(source, tmp_path, capsys):
     assert list(deepcomp.load(tmp_path / "one.dcz")) == list(SHAPES)
 
 
+def test_what_is_exact_stays_so_in_a_folder_and_in_its_plan(source, tmp_path, capsys):
+    before = read_checkpoint(source).tensors
+    target = tmp_path / "packed"
+    assert main(["compress", str(source), str(target), "--exact", "embed"]) == 0
+    packed = deepcomp.load(target)
+    changed = {
+        name
+        for name, tensor in packed.items()
+        if not np.array_equal(tensor.decode_patterns(), before[name].fetch())
+    }
+    assert "embed.weight" not in changed and "fc1.weight" in changed
+    capsys.readouterr()
+    nbytes = []
+    for options in ([], ["--exact", "embed"], ["--exact", "*"]):
+        assert main(["plan", str(source), "--json", *options]) == 0
+        nbytes.append(json.loads(capsys.readouterr().out)["nbytes"])
+    assert nbytes == sorted(set(nbytes))
+    for verb in (["plan", str(source)], ["compress", str(source), str(tmp_path / "other")]):
+        assert main([*verb, "--exact", "nothing"]) == 2
+        message = capsys.readouterr().err
+        assert "--exact: the pattern 'nothing' matches no tensor" in message
+
+
 def test_dcz_plan_is_near_the_size_and_writes_nothing(source, monkeypatch, capsys):
-    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr("deepcomp.commands.plan.n_cpus", lambda: 4)
     before = sorted(os.listdir(source))
     assert main(["plan", str(source), "--sparsity", "0.5", "--jobs", "4", "--json"]) == 0
     values = json.loads(capsys.readouterr().out)
@@ -524,7 +547,7 @@ def test_dcz_plan_is_near_the_size_and_writes_nothing(source, monkeypatch, capsy
 
 
 def test_dcz_plan_counts_no_more_processes_than_cores(source, monkeypatch, capsys):
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr("deepcomp.commands.plan.n_cpus", lambda: 3)
     for jobs, n_processes in (("8", 3), ("2", 2), ("-1", 3)):
         assert main(["plan", str(source), "--jobs", jobs, "--json"]) == 0
         values = json.loads(capsys.readouterr().out)

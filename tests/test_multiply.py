@@ -2,6 +2,7 @@
 
 import copy
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from unittest import mock
 
 import numpy as np
@@ -13,6 +14,9 @@ from strategies import densities, generators
 import deepcomp
 from deepcomp import _kernels, decode, encode, layouts, multiply, threads
 from deepcomp._native import cpu
+from deepcomp.records import TensorRecord
+from deepcomp.sections import encode_varint
+from deepcomp.tensor import CompressedTensor
 
 IS_NATIVE = _kernels.build_info()["kernels"] == "native"
 ISAS = range(cpu.best_isa() + 1) if IS_NATIVE else [_kernels.ISA]
@@ -114,13 +118,15 @@ def test_threads_change_nothing(n_values, m, n_threads):
 
 
 @pytest.mark.parametrize("n_values", [1, 31])
-def test_blocks_that_are_walked_in_several_calls(n_values):
+@pytest.mark.parametrize("m", [None, 20])
+def test_blocks_that_are_walked_in_several_calls(n_values, m):
     weights = matrix(np.random.default_rng(4), (90, 200), 0.3, n_values)
-    x = np.arange(200, dtype=np.float32)
+    x = np.arange(200 * (m or 1), dtype=np.float32).reshape(200 if m is None else (200, m))
     with mock.patch.object(encode, "MAX_BLOCK_NUMEL", 4096):
         tensor = compressed(weights)
     assert len(tensor.parts().blocks) == 5
-    with mock.patch.object(decode, "MAX_TABLE", 2):
+    few = mock.patch.object(decode, "MAX_TABLE", 2), mock.patch.object(layouts, "MAX_TABLE", 2)
+    with few[0], few[1]:
         found = deepcomp.matmul(tensor, x)
     np.testing.assert_array_equal(found, deepcomp.matmul(compressed(weights), x))
 
@@ -293,3 +299,118 @@ def test_a_section_whose_blocks_end_with_rows_of_zeros_becomes_the_same_windows(
     expected = layouts.to_windows(tensor._entries(), found.kind)
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+# --- at the edges of what the layouts hold ---
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_values", [31, 32, 33, 62, 63, 64, 65, 255, 256])
+@pytest.mark.parametrize("density", [0.04, 1])
+def test_codebooks_that_just_fit_or_just_do_not_are_all_used(isa, n_values, density):
+    values = np.arange(1, n_values + 1, dtype=np.float32)
+    weights = np.zeros((37, 70 if density == 1 else 1750), np.float32)
+    places = np.random.default_rng(0).permutation(weights.size)[: round(density * weights.size)]
+    weights.reshape(-1)[places] = np.resize(values, places.size)
+    tensor = compressed(weights)
+    assert np.setdiff1d(values, weights).size == 0 and tensor.record.codebook - n_values in (0, 1)
+    with mock.patch.object(_kernels, "ISA", isa):
+        for m in (None, 3, 24):
+            x = np.ones(weights.shape[1:] if m is None else (weights.shape[1], m), np.float32)
+            np.testing.assert_array_equal(deepcomp.matmul(tensor, x), weights @ x)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_values", [3, 40, 100])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("m", [None, 3, 24])
+def test_a_first_value_that_is_not_finite_reaches_only_its_own_rows(isa, n_values, bad, m):
+    weights = np.zeros((40, 100), np.float32)  # of some rows a window has fewer entries than slots
+    weights[::3, ::9] = np.resize(-np.arange(1, n_values, dtype=np.float32), (14, 12))
+    weights[1, 5] = bad  # its pattern is below those of negative values
+    tensor = compressed(weights)
+    x = np.ones(100 if m is None else (100, m), np.float32)
+    assert not np.isfinite(tensor._entries().values[0])
+    with mock.patch.object(_kernels, "ISA", isa):
+        found = deepcomp.matmul(tensor, x)
+    expected = weights @ np.ones(100) if m is None else weights @ np.ones((100, m))
+    np.testing.assert_array_equal(found, expected)
+    assert np.isfinite(np.delete(found, 1, axis=0)).all()
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("n_values", [3, 40, 100])
+@pytest.mark.parametrize("bad", [np.inf, np.nan])
+@pytest.mark.parametrize("m", [None, 3, 24])
+def test_an_input_that_is_not_finite_reaches_no_row_that_has_fewer_weights(isa, n_values, bad, m):
+    """Where a window begins with it, the places that other rows do not use must not read it."""
+    weights = np.zeros((112, 112), np.float32)
+    np.fill_diagonal(weights, np.resize(np.arange(1, n_values + 1), 112))
+    x = np.ones(112 if m is None else (112, m), np.float32)
+    x[::8] = bad
+    with mock.patch.object(_kernels, "ISA", isa):
+        found = deepcomp.matmul(compressed(weights), x)
+    np.testing.assert_array_equal(found.T, np.diag(weights) * x.T)
+
+
+@pytest.mark.parametrize("said", [-3, -1, 1])
+def test_a_dense_block_that_keeps_more_or_fewer_than_it_says_is_refused(said):
+    tensor = compressed(np.arange(72, dtype=np.float32).reshape(8, 9) % 8)
+    record, parts, section = tensor.record, tensor.parts(), bytearray(tensor.section())
+    directory = parts.codebook_nbytes + parts.codes_nbytes
+    assert (record.layout, record.nnz, section[directory]) == ("dense", 63, 63)
+    section[directory] += said
+    other = CompressedTensor(replace(record, nnz=63 + said), lambda *_: memoryview(bytes(section)))
+    for x in (np.ones(9, np.float32), np.ones((9, 20), np.float32)):
+        with pytest.raises(deepcomp.DczError, match=f"does not keep {63 + said}"):
+            deepcomp.matmul(other, x)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("m", [None, 20])
+def test_a_last_gap_that_leads_out_of_the_matrix_is_refused_wherever_it_is(isa, m):
+    for n_kept in range(1, 131):  # a gap of one before each: two columns an entry
+        section = np.float32(2).tobytes() + bytes([1, 1, 1, 0])
+        section += encode_varint(n_kept) + bytes(1)
+        for n_columns in (2 * n_kept, 2 * n_kept - 1):
+            record = TensorRecord(
+                "w", "float32", (1, n_columns), "sparse", len(section), n_kept, 1, gap_bits=2
+            )
+            tensor = CompressedTensor(record, lambda *_, s=section: memoryview(s))
+            x = np.ones(n_columns if m is None else (n_columns, m), np.float32)
+            with mock.patch.object(_kernels, "ISA", isa):
+                if n_columns % 2:
+                    with pytest.raises(deepcomp.DczError, match="gaps lead out of the block"):
+                        deepcomp.matmul(tensor, x)
+                else:
+                    assert (deepcomp.matmul(tensor, x) == 2 * n_kept).all()
+
+
+def test_what_becomes_zero_in_float32_is_not_kept():
+    weights = np.zeros((3, 400))
+    weights[0] = 1e-300 * np.arange(1, 401)
+    weights[1], weights[2, ::2] = np.arange(1, 401), 1e-300
+    tensor = compressed(weights)
+    for m in (1, 20):
+        found = deepcomp.matmul(tensor, np.full((400, m), np.inf, np.float32))
+        np.testing.assert_array_equal(found, [[0] * m, [np.inf] * m, [0] * m])
+
+
+def test_more_columns_than_a_kernel_counts_are_refused():
+    multiply.CompressedMatrix(lambda: None, (1, (1 << 31) - 1))
+    with pytest.raises(ValueError, match="2147483648 columns are too many: expected at most"):
+        multiply.CompressedMatrix(lambda: None, (1, 1 << 31))
+
+
+@pytest.mark.parametrize("first", range(-4, 5))
+def test_an_output_that_overlaps_the_input_anywhere_is_refused(first):
+    tensor, memory = compressed(np.eye(5, dtype=np.float32)), np.ones(13, np.float32)
+    with pytest.raises(ValueError, match="out overlaps x"):
+        deepcomp.matmul(tensor, memory[4:9], out=memory[4 + first : 9 + first])
+    assert (memory == 1).all()
+
+
+def test_an_output_beside_the_input_is_taken():
+    tensor, memory = compressed(np.eye(5, dtype=np.float32)), np.ones(10, np.float32)
+    deepcomp.matmul(tensor, memory[:5], out=memory[5:])
+    assert (memory == 1).all()

@@ -23,7 +23,8 @@ all_dtypes = pytest.mark.parametrize("dtype", FLOAT_DTYPES)
 
 
 def source(name, patterns, dtype, shape=None):
-    shape = (patterns.size, 1) if shape is None else shape
+    if shape is None:  # of a layer with one input, whose weight is one all the same
+        return Source(name, dtype, (patterns.size, 1), (name,), lambda: patterns, kind="weight")
     return Source(name, dtype, shape, (name,), lambda: patterns)
 
 
@@ -262,6 +263,16 @@ def test_entries_that_are_few_enough_values_already_are_kept(dtype, bits):
     assert patterns.size == 1 << bits
     patterns = np.concatenate((patterns, patterns[::-1], [0, 0])).astype(patterns.dtype)
     assert share(patterns, dtype, bits).tolist() == patterns.tolist()
+
+
+@all_dtypes
+@pytest.mark.parametrize("n", [2000, 50_000])  # sorted, and counted in a tally
+def test_zeros_have_no_part_in_the_values(dtype, n):
+    values = np.abs(np.random.default_rng(3).standard_normal(n)) + 0.01
+    patterns = to_patterns(values, dtype)
+    with_zeros = np.insert(patterns, np.arange(0, n, 5), 0)
+    after = share(with_zeros, dtype, 5)
+    assert (after[after != 0] == share(patterns, dtype, 5)).all() and (after != 0).sum() == n
 
 
 @all_dtypes

@@ -57,6 +57,14 @@ def test_kth_magnitude_looks_at_every_bit(rng, itemsize, data):
     assert prune.kth_magnitude([patterns], k) == int(ranked[k - 1])
 
 
+@pytest.mark.parametrize("itemsize", [4, 8])
+def test_kth_magnitude_of_numbers_that_begin_with_zeros(itemsize):
+    low, high = [0, 3, 5, 9], [0x1_0002, 0x1_0004, 0x7FFF_0001]
+    patterns = np.array(high + low, f"u{itemsize}")
+    for k, expected in enumerate(sorted(low + high), 1):
+        assert prune.kth_magnitude([patterns[:2], patterns[2:]], k) == expected
+
+
 @pytest.mark.parametrize("k", [0, -1, 4])
 def test_kth_magnitude_rejects_a_rank_that_is_not_there(k):
     with pytest.raises(ValueError, match=f"k is {k}: expected 1 to 3"):
@@ -162,3 +170,15 @@ def test_arrays_of_several_chunks_are_handled_whole():
     expected = np.where(sizes >= 1, patterns, 0)
     expected[-2] = 0  # the last of the ties
     assert (kept == expected).all()
+
+
+@pytest.mark.parametrize("n_ties", [0, 1, 2, 5, 9, 12, 13])
+def test_ties_in_several_chunks_go_from_the_end_and_no_more_of_them(n_ties):
+    n, step = 3 * prune._SMALL_CHUNK + 7, prune._SMALL_CHUNK
+    patterns = np.full(n, 9, np.uint32)
+    places = np.array([0, 5, step - 1, step, step + 1, 2 * step - 1, 2 * step, n - 8, n - 7, n - 6,
+                       n - 2, n - 1])  # fmt: skip
+    patterns[places] = 7
+    expected = patterns.copy()
+    expected[places[max(places.size - n_ties, 0) :]] = 0
+    np.testing.assert_array_equal(prune.keep_at_least(patterns, 7, n_ties), expected)

@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -54,6 +55,10 @@ def train_step(model, optimizer, generator, pruner=None, clip=False, autocast=Fa
     optimizer.step()
     if pruner:
         pruner.step()
+
+
+def masks_of(packed):
+    return {n: t.to_torch() != 0 for n, t in packed.items() if len(t.shape) > 1}
 
 
 def zeros_of(model):
@@ -293,9 +298,16 @@ def test_masks_are_what_compress_would_prune(data):
         model[0].weight.data.mul_(8).round_()
     packed = deepcomp.compress(model, bits=None, scope=scope, **{what: amount})
     try:
-        pruner = deepcomp.Pruner(model, scope=scope, **{what: amount})
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            pruner = deepcomp.Pruner(model, scope=scope, **{what: amount})
     except ValueError as error:
         assert "nothing of" in str(error)
+        return
+    except UserWarning as warning:  # compress leaves a weight less than a Pruner does
+        assert "too little of" in str(warning)
+        kept = {name: int(mask.sum()) for name, mask in masks_of(packed).items()}
+        assert kept["0.weight"] < 30 or kept["2.weight"] < 5
         return
     for name, mask in pruner.masks.items():
         kept = packed[name].to_torch() != 0
@@ -429,6 +441,16 @@ BAD = {
     "sparsity of one": (dict(sparsity=1.0), "in \\[0, 1\\)"),
     "two rules": (dict(sparsity=0.5, std=1.0), "sparsity and std were given"),
     "scope": (dict(sparsity=0.5, scope="model"), "'layer' or 'global'"),
+    "more than is kept": (
+        dict(sparsity=0.96, scope="global", schedule=schedules.cubic(9)),
+        "sparsity 0.96 leaves 30 of 750 entries: at least 35 are kept in 2 weights .min_kept.",
+    ),
+    "less than all filters": (
+        dict(sparsity=0.95, criterion=criteria.l1_norm, schedule=schedules.cubic(9)),
+        "nothing of '2.weight'",
+    ),
+    "min_kept": (dict(sparsity=0.5, scope="global", min_kept=1), r"expected a number in \[0, 1\)"),
+    "min_kept of layers": (dict(sparsity=0.5, min_kept=0.1), "min_kept is for scope='global'"),
     "no weight left": (dict(sparsity={"*": None}), "finds no weight"),
     "criterion": (dict(sparsity=0.5, criterion="l1"), "expected a function"),
     "criterion's pattern": (dict(sparsity=0.5, criterion={"x": abs}), "'x' matches no float"),
@@ -455,13 +477,72 @@ def test_a_model_without_weights_is_refused():
 
 def test_a_step_that_would_empty_a_layer_is_refused_and_nothing_changed():
     model = make_model()
-    pruner = deepcomp.Pruner(model, 0.5, scope="global", schedule=schedules.once(1))
+    pruner = deepcomp.Pruner(model, threshold=0.01, schedule=schedules.once(1))
     with torch.no_grad():
         model[2].weight.mul_(1e-6)
     before, masks = copy.deepcopy(model.state_dict()), dict(pruner.masks)
     with pytest.raises(ValueError, match=r"nothing of '2\.weight'"):
         pruner.step()
     assert equal_states(model.state_dict(), before) and equal_states(pruner.masks, masks)
+
+
+def test_a_training_by_the_recipe_of_readme_goes_on_to_its_end():
+    """Weights as they are initialized: those of the large layer are all among the smallest."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(784, 30), nn.ReLU(), nn.Linear(30, 30), nn.Linear(30, 100))
+    n_steps = 100
+    pruner = deepcomp.Pruner(
+        model, sparsity=0.95, scope="global", schedule=schedules.cubic(end=6 * n_steps // 10)
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
+    with pytest.warns(UserWarning, match=r"too little of '0\.weight' \(118 of 23,520\)") as warned:
+        for _ in range(n_steps):
+            optimizer.zero_grad()
+            model(torch.randn(8, 784)).square().mean().backward()
+            optimizer.step()
+            pruner.step()
+    assert len(warned) == 1 and warned[0].filename == __file__
+    assert int(model[0].weight.count_nonzero()) == 118  # 0.5 %, rounded up
+    n_entries = sum(mask.numel() for mask in pruner.masks.values())
+    assert sum(int(mask.sum()) for mask in pruner.masks.values()) == round(0.05 * n_entries)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 100), st.sampled_from(["sparsity", "std"]), st.sampled_from([None, 0, 0.1]))
+def test_a_global_cut_keeps_the_best_of_each_layer(seed, what, min_kept):
+    model = make_model(seed)
+    with torch.no_grad():
+        model[2].weight.mul_(1e-3)
+        model[2].weight[0, :9] = 0.001  # ties
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    amount = {"sparsity": 0.8, "std": 2.0}[what]
+    with pytest.warns(UserWarning, match="2.weight"):
+        pruner = deepcomp.Pruner(model, scope="global", min_kept=min_kept, **{what: amount})
+    least = {None: 5, 0: 1, 0.1: 15}[min_kept]
+    small, large = (pruner.masks[name] for name in ("2.weight", "0.weight"))
+    order = before["2.weight"].abs().flatten().sort(descending=True, stable=True).indices
+    assert sorted(order[:least].tolist()) == small.flatten().nonzero().flatten().tolist()
+    if what == "sparsity":  # what one layer keeps, the other gives
+        assert int(large.sum()) + least == 150
+    assert before["0.weight"].abs()[large].min() >= before["0.weight"].abs()[~large].max()
+
+
+def test_a_global_cut_that_leaves_enough_warns_of_nothing_and_is_what_it_was():
+    first, other = make_model(), make_model()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        deepcomp.Pruner(first, sparsity=0.8, scope="global")
+    deepcomp.compress(other, bits=None, sparsity=0.8, scope="global").restore(other)
+    assert equal_states(first.state_dict(), other.state_dict())
+
+
+def test_filters_are_spared_whole_in_a_global_cut():
+    model = make_conv()
+    with torch.no_grad():
+        model[2].weight.mul_(1e-6)
+    with pytest.warns(UserWarning, match="2.weight"):
+        deepcomp.Pruner(model, sparsity=0.9, scope="global", criterion=criteria.l1_norm)
+    assert int(model[2].weight.flatten(1).any(1).sum()) == 1
 
 
 def test_steps_after_remove_are_refused():

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import deepcomp
-from deepcomp import files, writer
+from deepcomp import files, part_tasks, writer
 from deepcomp.files import Replacement
 
 IS_ROOT = os.geteuid() == 0
@@ -536,3 +536,84 @@ def test_verified_files_are_those_of_a_plain_save(tmp_path):
         deepcomp.save(saved, tmp_path / "plain.dcz")
         deepcomp.save(saved, tmp_path / "verified.dcz", verify=True)
         assert (tmp_path / "plain.dcz").read_bytes() == (tmp_path / "verified.dcz").read_bytes()
+
+
+# --- what the system says of the disk ---
+
+NOT_SUPPORTED = [errno.EINVAL, errno.ENOTSUP, errno.EACCES]
+TOLD = [errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE]
+
+
+def failing_on_folders(function, number):
+    """Let a function of `os` fail for folders, which are given by path or descriptor."""
+
+    def call(where, *arguments, **options):
+        if os.path.isdir(where):
+            raise OSError(number, os.strerror(number))
+        return function(where, *arguments, **options)
+
+    return mock.patch.object(os, function.__name__, call)
+
+
+WRITERS = {
+    "save": lambda path: deepcomp.save({"w": np.ones(3)}, path),
+    "save verify": lambda path: deepcomp.save({"w": np.ones(3)}, path, verify=True),
+    "write_checkpoint": lambda path: deepcomp.exporters.write_checkpoint(
+        deepcomp.compress({"w": np.ones(3)}), path, "safetensors"
+    ),
+    "write_whole": lambda path: files.write_whole(str(path), b"abc"),
+}
+
+
+@pytest.mark.parametrize("number", TOLD)
+@pytest.mark.parametrize("how", WRITERS)
+def test_a_folder_that_cannot_be_synced_is_an_error(tmp_path, how, number):
+    path = tmp_path / "m.dcz"
+    path.write_bytes(b"old")
+    message = rf"written, but its folder could not be synced: {os.strerror(number)}: '.*m\.dcz'"
+    for function in (os.fsync, os.open):
+        with failing_on_folders(function, number), pytest.raises(OSError, match=message) as caught:
+            WRITERS[how](path)
+        assert caught.value.errno == number
+        assert os.listdir(tmp_path) == ["m.dcz"] and path.read_bytes() != b"old"
+
+
+@pytest.mark.parametrize("number", NOT_SUPPORTED)
+@pytest.mark.parametrize("how", WRITERS)
+def test_a_system_that_does_not_sync_folders_is_no_error(tmp_path, how, number):
+    for function in (os.fsync, os.open):
+        with failing_on_folders(function, number):
+            WRITERS[how](tmp_path / "m.dcz")
+        (tmp_path / "m.dcz").unlink()  # it is there
+
+
+def test_a_large_job_whose_folder_cannot_be_synced_does_not_end_as_if_all_were_well(tmp_path):
+    np.savez(tmp_path / "m.npz", w=np.eye(64))
+    paths = tmp_path / "m.npz", tmp_path / "packed"
+    write_shard = part_tasks._write_shard
+
+    def write_on_a_broken_disk(*arguments):
+        with failing_on_folders(os.fsync, errno.EIO):
+            write_shard(*arguments)
+
+    with (
+        mock.patch.object(part_tasks, "_write_shard", write_on_a_broken_disk),
+        pytest.raises(OSError, match=r"could not be synced: Input/output error: '.*-00001\.dcz'"),
+    ):
+        deepcomp.compress_checkpoint(*paths)
+    np.testing.assert_array_equal(deepcomp.compress_checkpoint(*paths)["w"].to_dense(), np.eye(64))
+
+
+def test_permissions_that_cannot_be_given_are_an_error_before_the_old_file_is_touched(old):
+    broken = OSError(errno.EIO, os.strerror(errno.EIO))
+    with mock.patch.object(os, "fchmod", side_effect=broken), pytest.raises(OSError, match="Input"):
+        deepcomp.save({"w": np.ones(3)}, old)
+
+
+@pytest.mark.parametrize("number", [*NOT_SUPPORTED, errno.EPERM])
+def test_a_system_without_permissions_is_no_error(tmp_path, number):
+    deepcomp.save({}, tmp_path / "m.dcz")
+    refusing = OSError(number, os.strerror(number))
+    with mock.patch.object(os, "fchmod", side_effect=refusing):
+        deepcomp.save({"w": np.ones(3)}, tmp_path / "m.dcz")
+    assert list(deepcomp.load(tmp_path / "m.dcz")) == ["w"]

@@ -299,4 +299,4 @@ def test_a_tensor_that_the_model_computes_is_refused():
     double = {"double": torch.eye(3)}
     model.register_state_dict_post_hook(lambda module, state, *_: state.update(double))
     with pytest.raises(ValueError, match="tensor 'double' is made of other tensors"):
-        deepcomp.sensitivity(model, lambda _: pytest.fail("was evaluated"))
+        deepcomp.sensitivity(model, lambda _: pytest.fail("was evaluated"), names="double")

@@ -88,11 +88,6 @@ def test_a_shard_with_a_checksum_as_the_index_says_but_other_tensors_is_refused(
         deepcomp.load(folder)["b"].to_dense()
 
 
-def test_a_folder_without_an_index_is_named(tmp_path):
-    with pytest.raises(DczError, match=r"expected one \*\.dcz\.index\.json in the folder, found"):
-        deepcomp.load(tmp_path)
-
-
 def changed(folder, change):
     """Return the index after a change to its JSON."""
     value = json.loads((folder / INDEX_NAME).read_bytes())

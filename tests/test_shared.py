@@ -378,6 +378,9 @@ def test_a_checkpoint_with_fewer_values_is_loaded_into_a_model_shared_anew():
     bad["4.parametrizations.weight.0.labels"] = torch.zeros(3, 3, dtype=torch.uint8)
     with pytest.raises(RuntimeError, match=r"labels: expected torch.uint8 \[20, 216\]"):
         other.load_state_dict(bad)
+    bad["4.parametrizations.weight.0.labels"] = torch.zeros(20, 216, dtype=torch.int8)
+    with pytest.raises(RuntimeError, match=r"found torch.int8 \[20, 216\]"):
+        other.load_state_dict(bad)
 
 
 def test_gradients_by_functions_are_those_of_backward():
@@ -439,7 +442,7 @@ BAD = {
     "not finite": (dict(), "'4.weight' has NaN"),
     "shared already": (dict(), "not shared already"),
     "shared already, by a pattern": (dict(bits={"4": 3}), "'4.weight' is shared already"),
-    "weight norm": (dict(), "'0.parametrizations.weight.original0' cannot be shared"),
+    "weight norm": (dict(), "'0.parametrizations.weight.original1' cannot be shared"),
     "a recurrent layer": (dict(), "'rnn.weight_ih_l0' cannot be shared: a LSTM"),
 }
 

@@ -229,3 +229,12 @@ def test_codebook_codes_and_directory_of_the_vectors_are_in_the_head():
     for path in sorted((FORMATS / "vectors").glob("valid/*.dcz")):
         for tensor in deepcomp.load(path).values():
             check_head(tensor)
+
+
+def test_rows_of_a_raw_tensor_are_a_copy():
+    weight = np.random.default_rng(0).integers(0, 256, (20, 10), np.uint8)
+    tensor = deepcomp.compress({"w": weight})["w"]
+    assert tensor.record.layout == "raw"
+    rows = tensor.rows(3, 7)
+    rows[:] = 0
+    np.testing.assert_array_equal(tensor.rows(3, 7), weight[3:7])

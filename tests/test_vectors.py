@@ -24,6 +24,31 @@ def test_no_vector_is_missing():
     assert {p.stem for p in VALID} == {p.stem for p in FORMATS.glob("vectors/valid/*.json")}
 
 
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        ("kraft_sum_", r"code of .*: Kraft's sum is \d+/4096: expected 4096/4096"),
+        ("varint_ten_bytes", "directory: a varint of more than nine bytes"),
+        ("varint_overlong", "a varint that could be shorter"),
+        ("varint_cut_off", "the section ends inside its"),
+        ("code_length_1", "code of plane 0: a code length of 1[35]"),
+        ("kept_rows_of_all", "kept_rows is 5: expected an integer from 1 to 4"),
+        ("block_numel_numel", r"blocks of 500[01] entries in a tensor of 5000: expected fewer"),
+        ("crc32_of_empty_section", "'w': crc32 of a section without bytes"),
+        ("index_raw_nbytes_above", r"an index of \d+ bytes from \d+: too large"),
+        ("index_zlib_stream_twice", "the index does not inflate to exactly 83 bytes"),
+    ],
+)
+def test_package_says_what_is_wrong(rule, message):
+    """Also where a later check would refuse it too."""
+    paths = [path for path in INVALID if path.stem.startswith(rule)]
+    assert paths
+    for path in paths:
+        with pytest.raises(deepcomp.DczError, match=message):
+            for tensor in deepcomp.load(path).values():
+                tensor.verify()
+
+
 @pytest.fixture(params=VALID, ids=lambda p: p.stem)
 def vector(request):
     return request.param

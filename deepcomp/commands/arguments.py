@@ -9,6 +9,7 @@ from ..tables import printable
 from .completion import PrintCompletion
 from .settings_options import add_large, add_settings
 
+_DCZ = "a .dcz file, or a folder with model.dcz or with shards (- is standard input)"
 _STATUS = "\nExit status: "
 _TROUBLE = "2 if it cannot be done (wrong usage, a file that cannot be opened or written)."
 
@@ -99,15 +100,18 @@ def _add_compress(verbs: Any) -> None:
         """
 
 IN is a .safetensors file, or a folder of them with its index; a PyTorch checkpoint (no code
-in it is run); a compressed-tensors checkpoint (sparse-bitmask); or an .npz file. Settings are for
-all weights: float tensors of two or more dimensions. All other tensors are stored exactly.
+in it is run); a compressed-tensors checkpoint (sparse-bitmask); an .npz file; or a .dcz file, or a
+folder with one, to be compressed again. Settings are for all weights: float tensors with at least
+two dimensions larger than 1. All other tensors are stored exactly, and those that --exact names.
 
 A folder of shards becomes a folder of shards if OUT does not end with .dcz: in parts, so that it
-need not fit in memory. After an interruption the same command goes on. IN (safetensors) and OUT may
-be URLs then, as of s3 or https (the extra remote).""",
+need not fit in memory. What is beside the weights, as config and tokenizer, is copied into it.
+After an interruption the same command goes on. IN (safetensors) and OUT may be URLs then, as of s3
+or https (the extra remote).""",
         """  dcz compress model.safetensors model.dcz --bits 5 --sparsity 0.9
   dcz compress pruned.pt exact.dcz --bits none              pruned elsewhere: stored bit for bit
   dcz compress model.pt model.dcz --set 'conv*:bits=8,sparsity=0.3' --set 'fc*:sparsity=0.95'
+  dcz compress vit.safetensors vit.dcz --exact cls_token --exact '*pos_embed*'
   dcz compress folder packed --sparsity 0.5 --jobs 8        larger than memory, into a folder
   dcz compress s3://bucket/folder s3://bucket/packed        reads ranges, writes shards
   dcz compress model.npz - --std 1.5 | ssh host 'cat > model.dcz'
@@ -157,7 +161,7 @@ def _add_decompress(verbs: Any) -> None:
 """,
         "0; 1 if the file is damaged;\n" + _TROUBLE,
     )
-    parser.add_argument("input", metavar="IN.dcz", help="a .dcz file (- is standard input)")
+    parser.add_argument("input", metavar="IN.dcz", help=_DCZ)
     parser.add_argument(
         "output", metavar="OUT", help="the checkpoint; an old one is replaced, as a whole"
     )
@@ -180,7 +184,7 @@ def _add_verify(verbs: Any) -> None:
 """,
         "0 if all files are whole; 1 if any is damaged; 2 if any cannot be opened.",
     )
-    parser.add_argument("files", nargs="+", metavar="FILE", help=".dcz files (- is standard input)")
+    parser.add_argument("files", nargs="+", metavar="FILE", help=_DCZ)
     _add_json(parser)
 
 
@@ -197,7 +201,7 @@ between tensors, and metadata; not how the bytes are laid out.""",
 """,
         "0 if nothing differs; 1 if something does, or a file is damaged;\n" + _TROUBLE,
     )
-    parser.add_argument("first", metavar="A.dcz", help="a .dcz file (- is standard input)")
+    parser.add_argument("first", metavar="A.dcz", help=_DCZ)
     parser.add_argument("second", metavar="B.dcz", help="another")
     _add_json(parser)
 
@@ -214,7 +218,7 @@ def _add_report(verbs: Any) -> None:
 """,
         "0; 1 if the file is damaged;\n" + _TROUBLE,
     )
-    parser.add_argument("input", metavar="IN.dcz", help="a .dcz file (- is standard input)")
+    parser.add_argument("input", metavar="IN.dcz", help=_DCZ)
     parser.add_argument(
         "-o",
         "--output",
@@ -245,7 +249,7 @@ def _add_inspect(verbs: Any) -> None:
 
 
 def _add_inspect_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="a .dcz file (- is standard input)")
+    parser.add_argument("file", metavar="FILE", help=_DCZ)
     _add_json(parser)
     parser.add_argument(
         "--sort",

@@ -9,11 +9,15 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from glob import escape
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from ..container import Reader
 from ..errors import LossWarning
+from ..limits import ANY_SIZE
 from ..report import make_report
+from ..shards import INDEX_SUFFIX
 from ..urls import is_url
 from .settings import NAMES, RULES, combine
 from .streams import STANDARD, display_name, input_path, output_path, refuse_same_file
@@ -52,8 +56,8 @@ def run(options: argparse.Namespace) -> int:
             raise CommandError(f"{where}: {option} is for a folder of shards, not for one file")
     start = time.perf_counter()
     with input_path(options.input) as source, output_path(options.output) as target:
-        refuse_own_input(source, target)
         _check_target(target)
+        refuse_own_input(source, target)
         checkpoint = read(source, options.key)
         found, packed = _compress(checkpoint, options)
         errors = _save(found, packed, target, checkpoint.metadata)
@@ -61,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
             display_name(options.input),
             target,
             checkpoint_nbytes(source),
-            make_report(Reader(target)),
+            make_report(Reader(target, max_dense_bytes=ANY_SIZE)),
             errors,
             {name for name, s in found.items() if not isinstance(s, str) and s.is_weight},
             time.perf_counter() - start,
@@ -101,7 +105,8 @@ def _is_large(options: argparse.Namespace) -> bool:
 
 
 def _is_sharded(path: str) -> bool:
-    return os.path.isdir(path) or path.endswith(".safetensors.index.json") or is_url(path)
+    is_index = path.endswith((".safetensors.index.json", INDEX_SUFFIX))
+    return os.path.isdir(path) or is_index or is_url(path)
 
 
 def refuse_own_input(source: str, target: str) -> None:
@@ -146,10 +151,9 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
             warnings.simplefilter("ignore", LossWarning)  # `notes_on` says it
             return found, compress(checkpoint.tensors, scope=options.scope, **settings)
     except NotFiniteError as error:
-        rule = next((f",{name}=none" for name in RULES if settings[name] is not None), "")
         raise CommandError(
             f"{where}: tensor {error.tensor!r} has NaN or infinite entries: it cannot be pruned or "
-            f"shared (--set '{error.tensor}:bits=none{rule}' stores it exactly)",
+            f"shared (--exact {quote(escape(error.tensor))} stores it exactly)",
             EXIT_CONTENT,
         ) from error
     except ValueError as error:
@@ -158,7 +162,7 @@ def _compress(checkpoint: Checkpoint, options: argparse.Namespace) -> tuple[Foun
 
 def settings_for(found: Found, options: argparse.Namespace) -> dict[str, Any]:
     """Return arguments of `compress`; CommandError if they do not fit the model."""
-    from ..rules import assign, pruning_rule
+    from ..rules import assign, excluded, pruning_rule
 
     tensors = [s for s in found.values() if not isinstance(s, str)]
     general = {name: getattr(options, name) for name in NAMES}
@@ -167,9 +171,10 @@ def settings_for(found: Found, options: argparse.Namespace) -> dict[str, Any]:
         pruning_rule(**{name: settings[name] for name in RULES}, scope=options.scope)
         for name in NAMES:
             assign(name, settings[name], tensors, lambda *_: None)  # does each pattern match?
+        excluded("--exact", options.exact, [t.name for t in tensors])
     except ValueError as error:
         raise CommandError(str(error)) from error
-    return settings
+    return {**settings, "exclude": options.exact}
 
 
 def _measure(found: Found, packed: CompressedModel) -> dict[str, Difference]:
@@ -213,13 +218,9 @@ def checkpoint_nbytes(path: str) -> int:
 
 def checkpoint_files(path: str) -> list[str]:
     """List the files of a checkpoint: one, or shards, which a folder or an index stands for."""
-    if is_url(path):
-        from ..importers.checkpoint import files_of
+    from ..importers.checkpoint import files_of
 
+    try:
         return files_of(path)
-    if path.endswith((".safetensors.index.json", ".bin.index.json")):
-        path = os.path.dirname(path) or os.curdir
-    if not os.path.isdir(path):
-        return [path]
-    with os.scandir(path) as entries:
-        return [e.path for e in entries if e.name.endswith((".safetensors", ".bin"))]
+    except ValueError as error:
+        raise CommandError(str(error)) from error

@@ -6,7 +6,7 @@ import time
 
 from ..errors import DczError
 from ..tables import counted, printable
-from .streams import STANDARD, display_name, open_file, output_path, refuse_same_file
+from .streams import STANDARD, display_name, open_file, output_path, refuse_own_file
 from .terminal import CommandError, show, show_json
 
 
@@ -17,8 +17,8 @@ def run(options: argparse.Namespace) -> int:
     start = time.perf_counter()
     if options.output == STANDARD and options.format is None:
         raise CommandError("standard output has no name that ends in a format: --format is needed")
-    refuse_same_file(options.input, options.output)
     reader = open_file(options.input)
+    refuse_own_file(reader, options.output)
     from ..exporters import write_checkpoint
     from ..storage import model_of
 

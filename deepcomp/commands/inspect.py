@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from ..container import Reader
 from ..listing import to_text
 from ..report import make_report, to_json
+from ..shards import Shards
 from ..tables import counted, printable
 from .streams import open_file
 from .terminal import CommandError, show, show_json
@@ -28,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def check(reader: Reader) -> str:
+def check(reader: Reader | Shards) -> str:
     """Check every page and decode every tensor; raise DczError at the first damage."""
     from ..storage import model_of
 

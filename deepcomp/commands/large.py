@@ -33,7 +33,8 @@ def run_large(options: argparse.Namespace) -> int:
     checkpoint = read(options.input)
     settings = large_settings(checkpoint, options)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
             warnings.simplefilter("ignore", LossWarning)  # `_notes` says it
             packed = compress_checkpoint(
                 options.input,
@@ -52,7 +53,8 @@ def run_large(options: argparse.Namespace) -> int:
         show_json(values)
     else:
         show(_to_text(values))
-    for note in _notes(values, packed):
+    notes = [*_notes(values, packed), *(printable(str(w.message)) for w in caught)]
+    for note in notes:
         print(f"dcz compress: {note}", file=sys.stderr)
     return 0
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import os
 from typing import Any
 
 from ..tables import counted, printable
+from ..threads import n_cpus
 from .compress import checkpoint_nbytes, read
 from .large import large_settings
 from .streams import display_name
@@ -18,12 +18,12 @@ def run(options: argparse.Namespace) -> int:
     from ..estimate import estimate
 
     settings = large_settings(read(options.input), options)
-    names = ("bits", "sparsity", "threshold", "std", "scope")
+    names = ("bits", "sparsity", "threshold", "std", "scope", "exclude")
     try:
         expected = estimate(options.input, tuple(settings[name] for name in names))
     except ValueError as error:
         raise CommandError(str(error), EXIT_CONTENT) from error
-    n_cores = os.cpu_count() or 1
+    n_cores = n_cpus()
     jobs = options.jobs or 1
     jobs = n_cores if jobs == -1 else min(jobs, n_cores)  # more take turns, and gain nothing
     values = {

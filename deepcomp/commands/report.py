@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, cast
 
-from .streams import STANDARD, display_name, open_file, refuse_same_file
+from .streams import STANDARD, display_name, open_file, refuse_own_file, refuse_same_file
 from .terminal import EXIT_CONTENT, CommandError, show
 
 if TYPE_CHECKING:
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Write the page."""
-    refuse_same_file(options.input, options.output)
     reader = open_file(options.input)
+    refuse_own_file(reader, options.output)
     from ..files import Replacement
     from ..page import make_page
     from ..storage import model_of

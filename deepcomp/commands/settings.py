@@ -124,8 +124,7 @@ def combine(general: dict[str, Any], layers: Iterable[Layer], has_weights: bool)
     layers : iterable of (str, dict)
         As `layer` returns them; the first pattern that matches a tensor decides.
     has_weights : bool
-        Whether the model has any float tensor of two or more dimensions. Without one, the general
-        settings have no meaning.
+        Whether the model has any weight. Without one, the general settings have no meaning.
 
     Returns
     -------

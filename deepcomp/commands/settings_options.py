@@ -48,6 +48,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="settings of the tensors or modules whose names match a pattern: bits and one of "
         "sparsity, threshold and std; the first pattern that matches decides (can be repeated)",
     )
+    parser.add_argument(
+        "--exact",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="store the tensors or modules whose names match exactly, whatever the other options "
+        "say (can be repeated)",
+    )
 
 
 def add_large(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 
 from ..container import Reader
 from ..errors import DczError
+from ..folders import open_packed
+from ..shards import Shards
 from ..urls import shown
 from .terminal import CommandError, is_terminal
 
@@ -49,26 +51,21 @@ def output_path(path: str) -> Iterator[str]:
             sys.stdout.buffer.flush()
 
 
-def open_file(path: str) -> Reader:
-    """Open a ``.dcz`` file, or standard input.
+def open_file(path: str) -> Reader | Shards:
+    """Open a ``.dcz`` file, a model in several files, a folder with one of them, or standard input.
 
     Raises
     ------
     CommandError
-        If there is no use in reading on: it is a folder, is not one, is cut off, is of a newer
-        version, or its index is damaged. Damage elsewhere is found later, and is another exit
-        status.
+        If there is no use in reading on: it is not one, is cut off, is of a newer version, or its
+        index is damaged; or a folder has none, or two. Damage elsewhere is found later, and is
+        another exit status.
     OSError
         If it cannot be opened.
     """
-    if os.path.isdir(path):
-        raise CommandError(
-            f"{path}: is a folder: expected a .dcz file (of a folder of shards give the files, as "
-            "packed/*.dcz; in Python, deepcomp.load takes the folder)"
-        )
     with input_path(path) as found:  # a copy may be deleted: the file stays open
         try:
-            return Reader(found, display_name(path))
+            return open_packed(found, display_name(path))
         except DczError as error:
             raise CommandError(f"{error}{_way_on(path)}") from error
 
@@ -77,7 +74,7 @@ def _way_on(path: str) -> str:
     """Say how to get a ``.dcz`` file of what is named as a checkpoint."""
     from ..storage import CHECKPOINTS
 
-    if not path.lower().endswith(CHECKPOINTS):
+    if not path.lower().endswith(CHECKPOINTS) or os.path.isdir(path):
         return ""
     other = f"{os.path.splitext(path)[0]}.dcz"
     command = shlex.join(["dcz", "compress", path, other, "--bits", "none"])
@@ -87,6 +84,12 @@ def _way_on(path: str) -> str:
 def display_name(path: str) -> str:
     """Return how messages call an input."""
     return "standard input" if path == STANDARD else shown(path)
+
+
+def refuse_own_file(reader: Reader | Shards, target: str) -> None:
+    """Raise CommandError if a file that is open would be written over."""
+    for path in reader.paths if isinstance(reader, Shards) else [reader.name]:
+        refuse_same_file(path, target)
 
 
 def refuse_same_file(source: str, target: str) -> None:

@@ -45,7 +45,8 @@ def write_checkpoint(
     OSError
         If the file cannot be written.
 
-    After any error an old file at `path` is untouched.
+    After any error an old file at `path` is untouched, but as `deepcomp.save` says of folders that
+    cannot be synced.
 
     Examples
     --------

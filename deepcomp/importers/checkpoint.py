@@ -12,12 +12,16 @@ from typing import Any
 from ..arrays import Source, sources
 from ..container import MAGIC
 from ..decode import Patterns
+from ..errors import DczError
+from ..folders import WEIGHTS_NAME, main_folder, packed_in
 from ..places import nbytes_of
+from ..shards import INDEX_SUFFIX, Shards
 from ..urls import beside, is_url, join, shown
-from . import bitmask, npz, pytorch, safetensors
+from . import bitmask, dcz, npz, pytorch, safetensors
 
 _LOCAL_ONLY = (".pt", ".pth", ".bin", ".bin.index.json", ".npz", ".dcz")
-_EXPECTED = "a .safetensors file or a folder of them, a PyTorch checkpoint or an .npz file"
+_ADAPTER = "adapter_model."  # of PEFT, beside the model that it adapts
+_EXPECTED = "a .safetensors file or a folder of them, a PyTorch checkpoint or an .npz or .dcz file"
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
       Names are not changed: a ``module.`` in front stays. Sparse tensors are taken. Needs torch
       2.10: older ones can be made to run code in a file.
     * An ``.npz`` file, or one matrix of ``scipy.sparse.save_npz``, which gets the name of its file.
+    * A ``.dcz`` file, its index of shards, or a folder with one of them and nothing of the others:
+      a model that was compressed before, as it is now. Each tensor is decoded as a whole.
 
     Models pruned with ``torch.nn.utils.prune`` or shared by `deepcomp.share_weights` are folded, as
     by `deepcomp.compress`. No code in a file is run, and no object is unpickled.
@@ -63,7 +69,8 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     Parameters
     ----------
     path : str or os.PathLike
-        Of a file, a folder with one model, or an index ``*.safetensors.index.json``. Safetensors
+        Of a file, a folder with one model, or an index ``*.safetensors.index.json``. In a folder of
+        sentence-transformers the first part that ``modules.json`` lists is the model. Safetensors
         files can be behind a URL (the extra ``remote``) and are read by ranges; in a folder there
         they need their usual names, ``model.safetensors`` or ``model.safetensors.index.json``.
     key : str, optional
@@ -99,7 +106,7 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
     if is_url(path):
         tensors, metadata = _read_url(path, key)
     else:
-        path = _model_in(path) if os.path.isdir(path) else path
+        path = _model_in(main_folder(path)) if os.path.isdir(path) else path
         tensors, metadata = _read(path, key, left_out)
     where = shown(path)
     try:
@@ -108,12 +115,26 @@ def read_checkpoint(path: str | os.PathLike[str], key: str | None = None) -> Che
         raise ValueError(f"{where}: {error}") from None
 
 
-def files_of(url: str) -> list[str]:
-    """List the URLs of the safetensors files that `read_checkpoint` reads of a URL."""
-    path = _model_at(url)
-    if not path.partition("?")[0].endswith(safetensors.INDEX_SUFFIX):
+def files_of(path: str) -> list[str]:
+    """List the files, by path or URL, in which `read_checkpoint` finds the tensors.
+
+    An index is not among them; that of shards of a ``.dcz`` model is, which is part of it.
+
+    Raises
+    ------
+    ValueError, OSError
+        If there is no model, or its index cannot be read.
+    """
+    if is_url(path):
+        path = _model_at(path)
+    elif os.path.isdir(path):
+        path = _model_in(main_folder(path))
+    name = path.partition("?")[0] if is_url(path) else os.path.basename(path)
+    if name.endswith(INDEX_SUFFIX):
+        return Shards(path).paths
+    if not name.endswith(safetensors.INDEX_SUFFIX) and name != pytorch.INDEX_NAME:
         return [path]
-    return [beside(path, name) for name in dict.fromkeys(safetensors.read_index(path).values())]
+    return [beside(path, file) for file in dict.fromkeys(safetensors.read_index(path).values())]
 
 
 def _read_url(url: str, key: str | None) -> tuple[Mapping[str, Any], dict[str, str]]:
@@ -147,10 +168,14 @@ def _model_in(folder: str) -> str:
     """Find the index of a folder, or its only file."""
     names = sorted(os.listdir(folder))
     endings = (safetensors.INDEX_SUFFIX, ".safetensors", pytorch.INDEX_NAME, pytorch.FILE_NAME)
-    kinds = ([name for name in names if name.endswith(ending)] for ending in endings)
+    own = [name for name in names if not name.startswith(_ADAPTER)]
+    kinds = ([name for name in own if name.endswith(ending)] for ending in endings)
     found: list[str] = next(filter(None, kinds), [])
+    packed = packed_in(folder) if not found else None
+    if packed is not None:
+        return packed
     if len(found) != 1:
-        listed = ", ".join(found[:5]) or "neither"
+        listed = ", ".join((found or names)[:5]) or "nothing"
         hint = ": give the path of the file" if found else ""
         if len(found) > 1 and found[0].endswith(".safetensors"):
             hint += (
@@ -158,8 +183,9 @@ def _model_in(folder: str) -> str:
                 '{"weight_map": {TENSOR: FILE, ...}}'
             )
         raise ValueError(
-            f"{folder}: expected one *{safetensors.INDEX_SUFFIX}, one .safetensors file or one "
-            f"{pytorch.FILE_NAME} in the folder, found {listed}{hint}"
+            f"{folder}: expected one *{safetensors.INDEX_SUFFIX}, one .safetensors file, one "
+            f"{pytorch.FILE_NAME}, {WEIGHTS_NAME} or one *{INDEX_SUFFIX} in the folder, "
+            f"found {listed}{hint}"
         )
     return os.path.join(folder, found[0])
 
@@ -184,11 +210,6 @@ def _read(
         raise ValueError(f"{path}: expected {_EXPECTED}, found no regular file")
     with open(path, "rb") as file:
         start = file.read(16)
-    if start.startswith(MAGIC):
-        raise ValueError(
-            f"{path}: is a .dcz file already: open it with deepcomp.load, dcz inspect or "
-            "dcz decompress"
-        )
     names = _members(path) if start.startswith(b"PK") else []
     is_index = path.endswith(safetensors.INDEX_SUFFIX)
     is_safetensors = safetensors.looks_like_safetensors(start, file_nbytes)
@@ -198,6 +219,8 @@ def _read(
         return read_pytorch(path)
     if key is not None:
         raise ValueError(f"{path}: a key is for PyTorch checkpoints")
+    if start.startswith(MAGIC) or path.endswith(INDEX_SUFFIX):
+        return dcz.read_file(path)
     if is_index or is_safetensors:
         read = safetensors.read_shards if is_index else safetensors.read_file
         return _unfolded(path, *read(path))
@@ -241,7 +264,7 @@ def _fetch(path: str, source: Source) -> Patterns:
     try:
         return source.weight().patterns
     except ValueError as error:
-        if str(error).startswith(path):
+        if isinstance(error, DczError) or str(error).startswith(path):
             raise
         raise ValueError(f"{path}: {error}") from None
     except RuntimeError as error:  # of torch: no memory for a view of one entry as a large tensor

@@ -16,9 +16,10 @@ import torch
 from ..compression import compress
 from ..errors import LossWarning
 from ..records import TensorRecord
+from ..rules import Names
 from ..storage import save
 from .lagrange import Search, Setting
-from .trial import BITS, SPARSITIES, Names, Trial, align, check_bits, check_sparsities
+from .trial import BITS, SPARSITIES, Trial, align, check_bits, check_sparsities
 
 
 class Row(NamedTuple):
@@ -111,6 +112,7 @@ def search(
     bits: Iterable[int] | None = BITS,
     names: Names = None,
     max_evaluations: int = 200,
+    exclude: Names = None,
 ) -> Found:
     """Find sparsity and bits for each layer that give the smallest file, without retraining.
 
@@ -138,6 +140,8 @@ def search(
     max_evaluations : int, default 200
         At most half of them are spent on single layers, the largest first; the others on the
         whole model. The search ends earlier when it finds nothing more to save.
+    exclude : str or iterable of str, optional
+        Names or patterns of the tensors that are not compressed, as in `compress`.
 
     Returns
     -------
@@ -180,7 +184,7 @@ def search(
     choices = check_sparsities(sparsities), check_bits(bits)[::-1]
     if not any(choices):
         raise ValueError("neither sparsities nor bits were given: there is nothing to search")
-    trial = Trial(model, evaluate, names)
+    trial = Trial(model, evaluate, names, exclude)
     with tqdm(total=max_evaluations, desc="search", unit="eval", delay=1, disable=None) as bar:
         found = Search(trial, float(max_drop), max_evaluations, bar.update)
         options = found.options(*choices)

@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 import torch
 
 from .. import _kernels
-from .layers import DTYPES, SparseConv2d, SparseLayer, SparseLinear
+from .layers import SparseConv2d, SparseLayer, SparseLinear
+from .obstacles import CONSIDERED, obstacle_of, other_weights
+from .owners import held_elsewhere
 from .replace import replace_modules
 
 if TYPE_CHECKING:
     from ..model import CompressedModel
     from ..tensor import CompressedTensor
 
-_DTYPES = ("float32", "bfloat16", "float16")
 _LEAST_GAIN = 1.2  # below, a layer stays dense: what was measured varies by so much
 _CACHE_WEIGHTS = 1 << 22  # a dense float32 matrix that is larger is read from memory each time
 
@@ -27,12 +28,12 @@ _SPARSE = {
 
 
 class Choice(NamedTuple):
-    """What was chosen for a layer.
+    """What was chosen for a weight.
 
     Attributes
     ----------
     layer : str
-        Name of the module.
+        Name of the module whose ``weight`` it is; of a parameter with another name, that name.
     is_sparse : bool
     reason : str
     """
@@ -42,13 +43,15 @@ class Choice(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.layer}: {'sparse' if self.is_sparse else 'dense'}, {self.reason}"
+        return (
+            f"{self.layer or 'the model'}: {'sparse' if self.is_sparse else 'dense'}, {self.reason}"
+        )
 
 
 def choose_layers(
     packed: "CompressedModel", model: torch.nn.Module, layers: str, batch: int
 ) -> list[Choice]:
-    """Choose for each linear and convolutional layer of a module.
+    """Choose for each linear and convolutional layer of a module, and list the other weights.
 
     Parameters
     ----------
@@ -62,12 +65,16 @@ def choose_layers(
     Returns
     -------
     list of Choice
+        In the order of the model.
     """
+    held = held_elsewhere(model)
     choices = []
     for name, module in model.named_modules():
-        if not isinstance(module, torch.nn.Linear | torch.nn.modules.conv._ConvNd):
+        if not isinstance(module, CONSIDERED):
+            others = other_weights(model, name, module)
+            choices += [Choice(weight, False, reason) for weight, reason in others]
             continue
-        obstacle = _obstacle(packed, name, module, layers)
+        obstacle = obstacle_of(packed, name, module, layers, held)
         if obstacle:
             choices.append(Choice(name, False, obstacle))
             continue
@@ -107,32 +114,6 @@ def expected_gain(tensor: "CompressedTensor", batch: int) -> float:
     dense = (_DENSE_LARGE if tensor.record.numel > _CACHE_WEIGHTS else _DENSE)[which]
     fixed, each = _SPARSE[isa][which]
     return dense / (fixed + each * density)
-
-
-def _obstacle(packed: "CompressedModel", name: str, module: torch.nn.Module, layers: str) -> str:
-    """Return why a layer has to stay dense; empty if it has not."""
-    if type(module) not in (torch.nn.Linear, torch.nn.Conv2d):
-        return f"there is no sparse {type(module).__name__}"
-    if not name:
-        return "it is the whole model, and cannot be replaced in place"
-    if getattr(module, "padding_mode", "zeros") != "zeros":
-        return f"there is no padding with {module.padding_mode}"
-    if "weight" not in module._parameters:
-        return "its weight is made by a parametrization or is being pruned"
-    tensor = packed.get(f"{name}.weight")
-    if tensor is None:
-        return "its weight is not in the file"
-    if tensor.dtype not in _DTYPES:
-        return f"its weight is {tensor.dtype} in the file"
-    if 0 in tensor.shape:
-        return "its weight has no entries"
-    parameters = list(module.parameters(recurse=False))
-    for parameter in parameters:
-        if parameter.device.type != "cpu" or parameter.dtype not in DTYPES:
-            return f"it is {parameter.dtype} on {parameter.device}: sparse layers are floats, CPU"
-        if parameter.dtype != torch.float32 and layers == "auto":
-            return f"it is {parameter.dtype}: what is faster was measured with float32 only"
-    return ""
 
 
 def replace_layers(

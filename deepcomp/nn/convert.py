@@ -10,7 +10,8 @@ import torch
 from ..arrays import Source, check_is_dense, check_shape
 from ..decode import Patterns, pattern_dtype
 from ..records import ITEMSIZE
-from ..rules import assign
+from ..rules import Names, assign, excluded
+from .weights import kinds_of
 
 if TYPE_CHECKING:
     from ..tensor import CompressedTensor
@@ -29,6 +30,8 @@ def torch_source(name: str, tensor: torch.Tensor) -> Source:
         If its dtype or layout cannot be stored; the message names the tensor.
     """
     dtype = _NAMES.get(tensor.dtype)
+    if torch.nn.parameter.is_lazy(tensor):
+        raise ValueError(f"{name!r} is not initialized yet: run the model once before")
     if tensor.is_nested:
         raise ValueError(f"tensor {name!r} is nested: it has no shape")
     if dtype is None or tensor.is_quantized:
@@ -51,7 +54,11 @@ def torch_source(name: str, tensor: torch.Tensor) -> Source:
 
 
 def choose(
-    what: str, setting: Any, model: torch.nn.Module, check: Callable[[str, str, Any], None]
+    what: str,
+    setting: Any,
+    model: torch.nn.Module,
+    check: Callable[[str, str, Any], None],
+    exclude: Names = None,
 ) -> tuple[list[Source], dict[str, Any]]:
     """Find the setting of each float parameter that can be pruned or shared.
 
@@ -77,6 +84,10 @@ def choose(
     if not isinstance(setting, Mapping):
         sources = [source for source in sources if not source.is_shared]
     chosen: dict[str, Any] = assign(what, setting, sources, check)
+    names = {s.name for s in sources} | {name for name, _ in model.named_parameters()}
+    names |= {name for name, _ in model.named_buffers()}
+    for name in excluded("exclude", exclude, names):
+        chosen.pop(name, None)
     for source in sources:
         if source.is_shared and source.name in chosen:
             raise ValueError(
@@ -86,8 +97,9 @@ def choose(
     if not chosen:
         raise ValueError(
             f"{what}={setting!r} finds no weight in {type(model).__name__}: it needs a float "
-            "parameter of two or more dimensions that is not shared already (prune before "
-            "share_weights)"
+            "weight of a linear, convolutional, embedding, recurrent or attention layer that is "
+            "not shared already (prune before share_weights), or a pattern that names another "
+            "parameter"
         )
     return sources, chosen
 
@@ -95,16 +107,16 @@ def choose(
 def _float_parameters(model: torch.nn.Module) -> list[Source]:
     """List the float parameters; a weight that is shared takes the place of its codebook."""
     result = []
-    for name, parameter in model.named_parameters():
+    parameters = dict(model.named_parameters())
+    kinds = kinds_of(model, parameters)
+    for name, parameter in parameters.items():
         path = name.rpartition(".")[0]
         labels = None
         if "parametrizations." in path:
             labels = getattr(model.get_submodule(f"{path}.0"), "labels", None)
-        if isinstance(parameter, torch.nn.UninitializedParameter):
-            raise ValueError(f"{name!r} is not initialized yet: run the model once before")
         if not parameter.is_floating_point():
             continue
-        source = torch_source(name, parameter)
+        source = replace(torch_source(name, parameter), kind=kinds[name])
         if labels is not None:
             module, _, weight = path.rpartition("parametrizations.")
             shape = tuple(labels.shape)

@@ -6,32 +6,28 @@ import torch
 from torch import Tensor
 
 from ..convolution import Window
-from .ops import (
-    convolution,
-    convolve,
-    describe,
-    multiply,
-    product,
-    record_of,
-    stored_weight,
-)
+from .fixed import FixedWeight, describe_untraceable, refuse_onnx, refuse_safetensors
+from .ops import convolution, convolve, multiply, product
+from .stored import StoredWeight, describe, record_of, stored_weight
 
 if TYPE_CHECKING:
     from ..tensor import CompressedTensor
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+EXTRA_STATE = "_extra_state"  # torch's name for it in a state_dict
 
 
-class SparseLayer(torch.nn.Module):
+class SparseLayer(FixedWeight):
     """What the sparse layers share: the compressed weight, as bytes, and a bias.
 
     The weight's section is a buffer, so that it is part of the state_dict; what it means is the
-    extra state. It is not trained, and computing happens on the CPU.
+    extra state. It is not trained, and computing happens on the CPU, from a copy of the bytes that
+    is the layer's own: whatever happens to the buffer, the layer's weight stays what it was.
 
     Attributes
     ----------
     section : torch.Tensor of uint8
-        The weight as it is in a ``.dcz`` file.
+        The weight as it is in a ``.dcz`` file. What is written into it changes nothing.
     bias : nn.Parameter or None
     """
 
@@ -42,11 +38,11 @@ class SparseLayer(torch.nn.Module):
         super().__init__()
         if isinstance(bias, Tensor) and not isinstance(bias, torch.nn.Parameter):
             bias = torch.nn.Parameter(bias)
-        data = weight.section()
-        section = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0)
-        self.register_buffer("section", section.to(torch.uint8))
+        data = bytes(weight.section())
+        self.register_buffer("section", _tensor(data))
         self.register_parameter("bias", bias)
-        self._set_description(describe(self.section, weight.record))
+        self._description = describe(data, weight.record)
+        self._weight = stored_weight(self.section, self._description)
 
     @property
     def density(self) -> float | None:
@@ -55,7 +51,7 @@ class SparseLayer(torch.nn.Module):
 
     @property
     def memory_nbytes(self) -> int:
-        """Bytes that the layer holds: the weight's section, layouts made from it, the bias."""
+        """Bytes that the layer holds: the section twice, layouts made from it, the bias."""
         bias = 0 if self.bias is None else self.bias.nbytes
         return self.section.nbytes + self._weight.nbytes + bias
 
@@ -74,41 +70,77 @@ class SparseLayer(torch.nn.Module):
         """
         return self._weight.tensor.to_torch()
 
-    def _set_description(self, description: str) -> None:
-        self._description = description
-        self._weight = stored_weight(self.section, description)
-
     def get_extra_state(self) -> str:
         """Return what the section holds."""
+        refuse_onnx(name := f"a {type(self).__name__}")
+        refuse_safetensors(name)
         return self._description
 
     def set_extra_state(self, state: Any) -> None:
         """Take a weight from a state_dict; it must have the same shape."""
-        if not isinstance(state, str):
-            raise TypeError(f"the extra state is a {type(state).__name__}: expected a string")
-        found, expected = record_of(state).shape, self._weight.shape
+        if state != self._description:
+            self._weight, self._description = self._fitting(self.section, state), state
+
+    def _fitting(self, section: Any, description: Any) -> StoredWeight:
+        """Return the weight of a state_dict; it is distrusted like a file."""
+        found, expected = record_of(description).shape, self._weight.shape
         if found != expected:
             raise RuntimeError(f"the weight has shape {list(found)}: expected {list(expected)}")
-        self._set_description(state)
+        return stored_weight(section, description)
 
     def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *arguments: Any
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
     ) -> None:
-        section = state_dict.get(prefix + "section")
-        if isinstance(
-            section, Tensor
-        ):  # another size is no error, and a copy may share the old one
-            self.section = torch.empty_like(section, device=self.section.device)
-        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        """Take a section with its description, or neither: one says what the other is."""
+        before = self.section, self._weight, self._description
+        keys = prefix + "section", prefix + EXTRA_STATE
+        missing = [key for key in keys if key not in state_dict]
+        if len(missing) == 1:
+            raise RuntimeError(f"state_dict: {missing[0]!r} is missing, which belongs to {keys}")
+        if not missing:
+            section, description = (state_dict[key] for key in keys)
+            try:
+                weight = self._fitting(section, description)
+            except (RuntimeError, TypeError, ValueError) as error:
+                raise type(error)(f"state_dict, {keys[0]!r}: {error}") from None
+            # a new buffer: another size is no error, and a copy of the layer may share the old one
+            buffer = _tensor(weight.tensor.section()).to(self.section.device)
+            self.section, self._weight, self._description = buffer, weight, description
+        n_errors = len(error_msgs)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        if len(error_msgs) > n_errors:  # of the bias
+            self.section, self._weight, self._description = before
+
+    def _save_to_state_dict(self, *arguments: Any) -> None:
+        self._mend()
+        super()._save_to_state_dict(*arguments)
+
+    def _mend(self) -> None:
+        """Undo what was written into the buffer, before it is saved or copied."""
+        old, section = self.section, _tensor(self._weight.tensor.section())
+        if old.is_meta:
+            return
+        if old.dtype != torch.uint8 or not torch.equal(old.cpu(), section):
+            self.section = section.to(old.device)
 
     def __getstate__(self) -> dict[str, Any]:
+        self._mend()
         state = self.__dict__.copy()
         del state["_weight"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._weight = stored_weight(self.section.cpu(), self._description)
+        self._weight = stored_weight(self.section, self._description)
 
     def _is_plain(self, x: Tensor, bias: Tensor | None) -> bool:
         """Whether nothing but the result is wanted: no graph, no trace, no gradient."""
@@ -123,15 +155,21 @@ class SparseLayer(torch.nn.Module):
             and not torch.jit.is_tracing()
         )
 
+    def _bias(self) -> Tensor | None:
+        own = self._parameters  # asked first, as that is faster; a pruned bias is elsewhere
+        return own["bias"] if "bias" in own else self.bias  # noqa: SIM401
+
     def _check(self, x: Tensor) -> None:
         name = type(self).__name__
         if not isinstance(x, Tensor):
-            raise TypeError(f"{name}: expected a tensor, not a {type(x).__name__}")
+            hint = describe_untraceable(x)
+            raise TypeError(f"{name}: expected a tensor, not a {type(x).__name__}{hint}")
         if x.device.type not in ("cpu", "meta") or x.is_sparse:
             raise RuntimeError(f"{name} computes on the CPU: got a {x.layout} tensor on {x.device}")
         if x.dtype not in DTYPES:
             raise RuntimeError(
-                f"{name}: got {x.dtype}, expected torch.float32, torch.bfloat16 or torch.float16"
+                f"{name}: got {x.dtype}, expected torch.float32, torch.bfloat16 or torch.float16: "
+                "call .float() on the input"
             )
 
     def extra_repr(self) -> str:
@@ -175,9 +213,12 @@ class SparseLinear(SparseLayer):
     def forward(self, x: Tensor) -> Tensor:
         """Multiply the last dimension of `x`, which may be of float32, bfloat16 or float16.
 
-        Sums are float32. Gradients flow to `x` and the bias.
+        Sums are float32; under autocast `x` is rounded, as of nn.Linear. Gradients flow to `x` and
+        the bias.
         """
-        bias = self._parameters["bias"]
+        bias = self._bias()
+        if torch.is_autocast_enabled("cpu"):
+            x = _autocast(x)
         if not self._is_plain(x, bias):
             self._check(x)
             y = product(x, self.section, self._description, False)
@@ -256,8 +297,10 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve images, (n, channels, height, width) or one without n; see `SparseLinear`."""
-        bias = self._parameters["bias"]
+        bias = self._bias()
         self._check(x)
+        if torch.is_autocast_enabled("cpu"):
+            x = _autocast(x)
         images = x if x.ndim == 4 else x.unsqueeze(0)
         if self._is_plain(x, bias):
             y = convolve(self._weight.convolution(self._window), images, bias)
@@ -288,6 +331,19 @@ class SparseConv2d(SparseLayer):
         """Describe the layer."""
         w = self._window
         return f"{super().extra_repr()}, stride={w.stride}, padding={w.padding}, groups={w.groups}"
+
+
+def _tensor(data: bytes | memoryview) -> Tensor:
+    """Copy bytes into a tensor."""
+    if not data:  # which frombuffer refuses
+        return torch.empty(0, dtype=torch.uint8)
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+
+def _autocast(x: Tensor) -> Tensor:
+    """Round an input as autocast rounds that of a dense layer."""
+    is_rounded = isinstance(x, Tensor) and x.is_cpu and x.dtype in DTYPES
+    return x.to(torch.get_autocast_dtype("cpu")) if is_rounded else x
 
 
 def _is_simple(x: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import ref
 
 import torch
 
@@ -31,8 +32,8 @@ class Restored(_Names):
     ----------
     missing_keys, unexpected_keys : list of str
     layers : list of Choice
-        For each linear and convolutional layer whether it computes from the compressed form, and
-        why; empty if all layers were to be dense.
+        For each weight of the model (parameters of two or more dimensions) whether its layer
+        computes from the compressed form, and why; empty if all layers were to be dense.
     """
 
     layers: list[Choice]
@@ -68,11 +69,15 @@ def restore(
     if plan:
         apply_plan(plan, "restore(resize=True)")
         targets, masks = _targets(model)
-    _write(packed, targets, masks, {f"{c.layer}.weight" for c in choices if c.is_sparse})
+    replaced = {f"{c.layer}.weight" for c in choices if c.is_sparse}
+    written = _write(packed, targets, masks, replaced)
     _multiply(model, targets, masks)
     missing = _missing(packed, targets)
     unexpected = [name for name in packed if name not in targets]
+    left = {name: ref(targets[name]) for name in replaced if id(targets[name]) not in written}
+    del targets, plan
     replace_layers(packed, model, choices)
+    _write_held(packed, left)
     restored = Restored(missing, unexpected)
     restored.layers = choices
     if verbose:
@@ -117,7 +122,8 @@ def _are_equal(a: "CompressedTensor", b: "CompressedTensor") -> bool:
 
 def _write(
     packed: "CompressedModel", targets: dict[str, Any], masks: dict[str, Any], replaced: set[str]
-) -> None:
+) -> dict[int, str]:
+    """Write what layers need that are not replaced; return which tensor each target got."""
     needed = {id(target) for name, target in targets.items() if name not in replaced}
     written: dict[int, str] = {}
     with torch.no_grad():
@@ -133,6 +139,16 @@ def _write(
             written[id(target)] = packed[name].name
             if name in masks:
                 masks[name].copy_(target != 0)
+    return written
+
+
+def _write_held(packed: "CompressedModel", left: dict[str, "ref[torch.Tensor]"]) -> None:
+    """Write the weights of replaced layers that somebody still holds, who may compute with them."""
+    with torch.no_grad():
+        for name, reference in left.items():
+            target = reference()
+            if target is not None:
+                _decode_into(packed, name, target)
 
 
 def _multiply(model: torch.nn.Module, targets: dict[str, Any], masks: dict[str, Any]) -> None:

@@ -1,138 +1,48 @@
 """Products with compressed weights as operators, for torch.compile, torch.export and gradients.
 
 A weight goes through a traced program as two arguments: its section, a tensor of bytes, and its
-description, a text. What has been made of it for computing is found again by both.
+description, a text. What has been made of it for computing is found again by the description.
 """
 
-import hashlib
-from dataclasses import replace
-from functools import cached_property
-from weakref import WeakValueDictionary
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..convolution import CompressedConvolution, Window
-from ..entries import transposed
-from ..errors import DczError
-from ..index import Index, decode_index, encode_index
 from ..multiply import CompressedMatrix
-from ..records import TensorRecord
-from ..tensor import CompressedTensor
+from .fixed import refuse_onnx
+from .stored import record_of, weight_of_program
 
-_NAME = "weight"
-
-
-class StoredWeight:
-    """A compressed weight, and what has been made of it for computing.
-
-    Parameters
-    ----------
-    section : torch.Tensor of uint8, shape (section_nbytes,)
-        On the CPU.
-    record : TensorRecord
-    """
-
-    def __init__(self, section: Tensor, record: TensorRecord) -> None:
-        self.tensor = CompressedTensor(record, lambda *_: memoryview(section.numpy()))
-        self.shape = record.shape
-        self.matrix: CompressedMatrix = self.tensor._matrix
-        self._convolutions: dict[Window, CompressedConvolution] = {}
-
-    @cached_property
-    def transposed(self) -> CompressedMatrix:
-        """The transposed matrix, for gradients."""
-        entries = self.tensor._entries
-        return CompressedMatrix(lambda: transposed(entries()), self.matrix.shape[::-1])
-
-    def convolution(self, window: Window) -> CompressedConvolution:
-        """Return the weight as that of a convolution."""
-        found = self._convolutions.get(window)
-        if found is None:
-            found = CompressedConvolution(self.tensor._entries, self.shape, window)
-            found = self._convolutions.setdefault(window, found)
-        return found
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of what has been made of the weight."""
-        matrices = [self.matrix]
-        if "transposed" in self.__dict__:
-            matrices.append(self.transposed)
-        convolutions = list(self._convolutions.values())
-        return sum(m.nbytes for m in matrices) + sum(c.nbytes for c in convolutions)
+# Not `torch.library.custom_op`: at the first call it imports torch._dynamo, a second of CPU time.
+# Operators go with their library: it is kept where it outlives this module, which others may import
+# anew while layers and programs still have the operators.
+_LIBRARY: torch.library.Library = vars(torch.ops.deepcomp).setdefault(
+    "_library", torch.library.Library("deepcomp", "FRAGMENT")
+)
 
 
-_stored: WeakValueDictionary[str, StoredWeight] = WeakValueDictionary()
-_kept: dict[str, StoredWeight] = {}  # those of programs, which no module holds
-
-
-def describe(section: Tensor, record: TensorRecord) -> str:
-    """Return a text that says what a section holds, and which one it is.
-
-    Parameters
-    ----------
-    section : torch.Tensor of uint8, shape (section_nbytes,)
-    record : TensorRecord
-
-    Returns
-    -------
-    str
-        The index of a file of this tensor alone, after the digest of the section.
-    """
-    named = replace(record, name=_NAME, crc32=None)  # whatever file it is from
-    digest = hashlib.blake2b(section.numpy(), digest_size=16).hexdigest()
-    return f"{digest} {encode_index(Index({}, {_NAME: named})).decode()}"
-
-
-def record_of(description: str) -> TensorRecord:
-    """Read the record in a description.
-
-    Raises
-    ------
-    DczError
-        If it is not as `describe` writes it.
-    """
-    _, _, text = description.partition(" ")
-    record = decode_index(text.encode()).entries.get(_NAME)
-    if not isinstance(record, TensorRecord):
-        raise DczError("the description of a weight has no tensor of that name")
-    return record
-
-
-def stored_weight(section: Tensor, description: str) -> StoredWeight:
-    """Find what has been made of a weight, or begin with it.
-
-    Parameters
-    ----------
-    section : torch.Tensor of uint8, shape (section_nbytes,)
-    description : str
-
-    Returns
-    -------
-    StoredWeight
-
-    Raises
-    ------
-    DczError
-        If the two do not belong together, or break a rule of ``formats/dcz.md``.
-    """
-    record = record_of(description)
-    if section.shape != (record.section_nbytes,) or describe(section, record) != description:
-        raise DczError("a weight's section and its description do not belong together")
-    found = _stored.get(description)
-    if found is None:
-        found = StoredWeight(section, record)
-        found.tensor.check()
-        found = _stored.setdefault(description, found)
-    return found
-
-
-def _of_program(section: Tensor, description: str) -> StoredWeight:
-    found = _stored.get(description)
-    if found is None:
-        found = _kept[description] = stored_weight(section, description)
-    return found
+def _operator(
+    schema: str,
+    kernel: Callable[..., Tensor],
+    fake: Callable[..., Tensor],
+    backward: Callable[..., Any] | None = None,
+    setup_context: Callable[..., None] | None = None,
+) -> Callable[..., Tensor]:
+    """Define an operator for the CPU; `fake` returns a tensor of the shape of the result."""
+    name = schema.partition("(")[0]
+    if not hasattr(torch.ops.deepcomp, name):
+        qualified = f"deepcomp::{name}"
+        _LIBRARY.define(schema, tags=torch.Tag.pt2_compliant_tag)
+        _LIBRARY.impl(name, kernel, "CPU")
+        torch.library.register_fake(qualified, fake, lib=_LIBRARY)
+        if backward is not None:
+            torch.library.register_autograd(
+                qualified, backward, setup_context=setup_context, lib=_LIBRARY
+            )
+    operator: Callable[..., Tensor] = getattr(torch.ops.deepcomp, name).default
+    return operator
 
 
 # --- vectors times a matrix ---
@@ -158,15 +68,13 @@ def multiply(weight: CompressedMatrix, x: Tensor, bias: Tensor | None = None) ->
     return out.to(x.dtype)
 
 
-@torch.library.custom_op("deepcomp::product", mutates_args=(), device_types="cpu")
-def product(x: Tensor, section: Tensor, description: str, is_transposed: bool) -> Tensor:
-    """Multiply the rows of x by a compressed matrix, or by its transpose."""
-    weight = _of_program(section, description)
+def _product(x: Tensor, section: Tensor, description: str, is_transposed: bool) -> Tensor:
+    weight = weight_of_program(section, description)
     return multiply(weight.transposed if is_transposed else weight.matrix, x)
 
 
-@product.register_fake
-def _(x: Tensor, section: Tensor, description: str, is_transposed: bool) -> Tensor:
+def _fake_product(x: Tensor, section: Tensor, description: str, is_transposed: bool) -> Tensor:
+    refuse_onnx("a product with a compressed weight")
     shape = record_of(description).shape
     n_columns = 1
     for extent in shape[1:]:
@@ -184,7 +92,14 @@ def _product_backward(ctx, grad):  # type: ignore[no-untyped-def]
     return product(grad, section, ctx.description, not ctx.is_transposed), None, None, None
 
 
-product.register_autograd(_product_backward, setup_context=_keep_weight)
+# the rows of x times a compressed matrix, or its transpose
+product = _operator(
+    "product(Tensor x, Tensor section, str description, bool is_transposed) -> Tensor",
+    _product,
+    _fake_product,
+    _product_backward,
+    _keep_weight,
+)
 
 
 def _check_bias(bias: Tensor | None, n: int) -> None:
@@ -220,8 +135,7 @@ def _window(stride: list[int], padding: list[int], dilation: list[int], groups: 
     )
 
 
-@torch.library.custom_op("deepcomp::convolution", mutates_args=(), device_types="cpu")
-def convolution(
+def _convolution(
     x: Tensor,
     section: Tensor,
     description: str,
@@ -230,13 +144,12 @@ def convolution(
     dilation: list[int],
     groups: int,
 ) -> Tensor:
-    """Convolve images with a compressed weight; the padding is top, bottom, left, right."""
     window = _window(stride, padding, dilation, groups)
-    return convolve(_of_program(section, description).convolution(window), x)
+    return convolve(weight_of_program(section, description).convolution(window), x)
 
 
-@convolution.register_fake
-def _(x, section, description, stride, padding, dilation, groups):  # type: ignore[no-untyped-def]
+def _fake_convolution(x, section, description, stride, padding, dilation, groups):  # type: ignore[no-untyped-def]
+    refuse_onnx("a convolution with a compressed weight")
     shape = record_of(description).shape
     top, bottom, left, right = padding
     height = (x.shape[2] + top + bottom - dilation[0] * (shape[2] - 1) - 1) // stride[0] + 1
@@ -244,15 +157,15 @@ def _(x, section, description, stride, padding, dilation, groups):  # type: igno
     return x.new_empty((x.shape[0], shape[0], height, width))
 
 
-@torch.library.custom_op("deepcomp::dense", mutates_args=(), device_types="cpu")
-def dense(section: Tensor, description: str) -> Tensor:
-    """Decode a compressed weight, as float32."""
-    return _of_program(section, description).tensor.to_torch().float()
+def _dense(section: Tensor, description: str) -> Tensor:
+    return weight_of_program(section, description).tensor.to_torch().float()
 
 
-@dense.register_fake
-def _(section: Tensor, description: str) -> Tensor:
+def _fake_dense(section: Tensor, description: str) -> Tensor:
     return section.new_empty(record_of(description).shape, dtype=torch.float32)
+
+
+dense = _operator("dense(Tensor section, str description) -> Tensor", _dense, _fake_dense)
 
 
 def _keep_convolution(ctx, inputs, output):  # type: ignore[no-untyped-def]
@@ -272,4 +185,12 @@ def _convolution_backward(ctx, grad):  # type: ignore[no-untyped-def]
     return grad_x.contiguous(), None, None, None, None, None, None
 
 
-convolution.register_autograd(_convolution_backward, setup_context=_keep_convolution)
+# images with a compressed weight; the padding is top, bottom, left, right
+convolution = _operator(
+    "convolution(Tensor x, Tensor section, str description, SymInt[] stride, SymInt[] padding, "
+    "SymInt[] dilation, SymInt groups) -> Tensor",
+    _convolution,
+    _fake_convolution,
+    _convolution_backward,
+    _keep_convolution,
+)

@@ -1,6 +1,7 @@
 """Notice a pruner whose steps come before those of the optimizer."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 from weakref import WeakSet
 
@@ -34,6 +35,7 @@ class StepOrder:
                 "move the pruned weights again: call it right after optimizer.step()"
             )
         if not self._weights:
+            _watch_optimizers()
             self._weights = {id(weight) for weight in weights.values()}
             self._handles = [
                 weight.register_post_accumulate_grad_hook(self._note_gradient)
@@ -65,4 +67,6 @@ def _note_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         order._note_step(optimizer)
 
 
-register_optimizer_step_post_hook(_note_step)
+@cache  # once, and not before it is needed: torch has such hooks for all optimizers only
+def _watch_optimizers() -> None:
+    register_optimizer_step_post_hook(_note_step)

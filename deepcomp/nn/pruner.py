@@ -1,16 +1,19 @@
 """Pruning with masks, step by step, in the user's own training loop."""
 
+import warnings
 from collections.abc import Mapping
+from math import ceil
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..rules import Rule, assign, check_number, pruning_rule
+from ..rules import Names, Rule, assign, check_number, pruning_rule
 from .convert import choose
-from .criteria import Criterion, magnitude
+from .criteria import Criterion, geometric_median, l1_norm, magnitude
 from .order import StepOrder
-from .ranking import lowest, score
+from .ranking import least_kept, lowest, score, spare
 from .schedules import Schedule, once
 
 Group = tuple[list[str], float]
@@ -22,10 +25,10 @@ class Pruner:
     Weights stay ordinary parameters, and every optimizer will do: `step` puts back to zero what
     momentum or weight decay moved. What was pruned stays pruned.
 
-    Settings are numbers for all weights (float parameters of two or more dimensions), or mappings
-    from patterns of names, as of `deepcomp.compress`: ``{"conv*": 0.6, "fc3": None, "fc*": 0.9}``
-    leaves fc3 alone. Without `sparsity`, `threshold` and `std`, the weights that are zero now are
-    kept at zero: so a model that was pruned elsewhere is trained on.
+    Settings are numbers for all weights, or mappings from patterns of names:
+    ``{"conv*": 0.6, "fc3": None, "fc*": 0.9}`` leaves fc3 alone. `deepcomp.compress` says what
+    weights are. Without `sparsity`, `threshold` and `std`, the weights that are zero now are kept
+    at zero: so a model that was pruned elsewhere is trained on.
 
     Parameters
     ----------
@@ -45,6 +48,13 @@ class Pruner:
     schedule : callable, default schedules.once()
         From the number of steps to the fraction of the final sparsity (or threshold) that is
         reached; see `deepcomp.nn.schedules`.
+    exclude : str or iterable of str, optional
+        Patterns of names of weights or modules that are left alone.
+    min_kept : float, optional
+        With ``scope="global"``, the fraction of each weight's entries that is kept at least, the
+        others giving more, so that no layer dies while the model trains. By default 0.005, or as
+        many entries as the weight has rows, if that is more; with 0 it is one. A warning says,
+        once, where it was needed.
 
     Attributes
     ----------
@@ -57,7 +67,8 @@ class Pruner:
     ------
     ValueError
         If a setting is out of range, a pattern matches nothing, there is nothing to prune, or a
-        weight would be left empty; the model is not changed then.
+        weight would be left empty, or with less than `min_kept`, now or in the end as far as that
+        is known; the model is not changed then.
 
     References
     ----------
@@ -90,9 +101,13 @@ class Pruner:
         criterion: Criterion | Mapping[str, Criterion] = magnitude,
         scope: str = "layer",
         schedule: Schedule | None = None,
+        exclude: Names = None,
+        min_kept: float | None = None,
     ) -> None:
         what, rule = pruning_rule(sparsity, threshold, std, scope)
-        sources, amounts = choose(what, 0.0 if rule is None else rule, model, check_number)
+        _check_min_kept(min_kept, scope)
+        setting = 0.0 if rule is None else rule
+        sources, amounts = choose(what, setting, model, check_number, exclude)
         criteria = assign("criterion", criterion, sources, _check_criterion)
         if schedule is not None and not callable(schedule):
             raise ValueError(f"schedule is {schedule!r}: expected a function of a number of steps")
@@ -108,10 +123,13 @@ class Pruner:
             for name, weight in weights.items()
         }
         self._groups = [] if rule is None else _groups(amounts, scope)
+        shapes = {name: weight.shape for name, weight in weights.items() if scope == "global"}
+        self._least = {name: least_kept(shape, min_kept) for name, shape in shapes.items()}
+        self._has_warned = False
         if what == "std":
             self._groups = [(names, x * _deviation(weights, names)) for names, x in self._groups]
-        if scope == "layer" and self._by_sparsity:
-            self._check_final(weights, amounts)
+        if self._by_sparsity:
+            self._check_final(weights)
         self._prune(weights)
         self._order = StepOrder()
         self._order.check(weights)
@@ -129,7 +147,8 @@ class Pruner:
             shape; from the second call on, if it comes between ``backward()`` and
             ``optimizer.step()``. Nothing is changed then.
         ValueError
-            If a weight would be left empty, or its scores are NaN; no weight is changed then.
+            If a weight would be left empty (by a threshold or a criterion, with
+            ``scope="layer"``), or its scores are NaN; no weight is changed then.
         """
         weights = self._weights()
         self._order.check(weights)
@@ -251,39 +270,92 @@ class Pruner:
             )
         return fraction
 
-    def _check_final(self, weights: Mapping[str, Tensor], amounts: Mapping[str, float]) -> None:
+    def _check_final(self, weights: Mapping[str, Tensor]) -> None:
         """Refuse now what will be impossible in the end."""
-        for name, weight in weights.items():
-            n = weight.numel()
-            if self._criteria[name] is magnitude and round(amounts[name] * n) == n:
-                raise _empty(name, weight)
+        for names, amount in self._groups:
+            numels = {name: weights[name].numel() for name in names}
+            if self._least:
+                n = sum(numels.values())
+                n_kept, least = n - round(amount * n), sum(self._least[name] for name in names)
+                if n_kept < least:
+                    raise ValueError(
+                        f"sparsity {amount} leaves {n_kept:,} of {n:,} entries: at least "
+                        f"{least:,} are kept in {len(names)} weights (min_kept): give a lower "
+                        "sparsity, or min_kept"
+                    )
+                continue
+            for name, n in numels.items():
+                if self._criteria[name] in (l1_norm, geometric_median):  # scores of filters
+                    n = len(weights[name])
+                elif self._criteria[name] is not magnitude:
+                    continue  # a criterion may have to see gradients before it scores anything
+                if round(amount * n) == n:
+                    raise _empty(name, weights[name])
 
     def _prune(self, weights: Mapping[str, Tensor]) -> None:
         fraction = self._scheduled()
         if fraction > self._fraction:
-            self.masks = self._fewer(weights, fraction)
+            self.masks, spared = self._fewer(weights, fraction)
             self._fraction = fraction
+            if spared and not self._has_warned:
+                self._has_warned = True
+                warnings.warn(_spared(spared, weights, self.masks), stacklevel=3)
         self._apply(weights)
 
     @torch.no_grad()
-    def _fewer(self, weights: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
-        """Return the masks for a fraction of what will be pruned in the end."""
+    def _fewer(
+        self, weights: Mapping[str, Tensor], fraction: float
+    ) -> tuple[dict[str, Tensor], list[str]]:
+        """Return the masks for a fraction of the final sparsity, and which weights were spared."""
         scores = {
             name: score(name, self._criteria[name], weight, self._mask(name, weight))
             for name, weight in weights.items()
         }
-        masks = dict(self.masks)
+        masks, spared = dict(self.masks), []
         for names, amount in self._groups:
+            numels = [weights[name].numel() for name in names]
             own = [scores[name] for name in names]
-            if self._by_sparsity:
-                removed = lowest(own, [weights[n].numel() for n in names], amount * fraction)
-            else:
-                removed = [s.double() < amount * fraction for s in own]
+            least = [
+                ceil(self._least.get(name, 0) * s.numel() / n)
+                for name, s, n in zip(names, own, numels, strict=True)
+            ]
+
+            def cut(
+                scores: list[Tensor], numels: list[int] = numels, x: float = amount * fraction
+            ) -> list[Tensor]:
+                return lowest(scores, numels, x) if self._by_sparsity else _below(scores, x)
+
+            removed, which = spare(cut, own, least)
+            spared += [names[i] for i in which]
             for name, low in zip(names, removed, strict=True):
                 masks[name] = self.masks[name] & ~low
                 if not masks[name].any():
                     raise _empty(name, weights[name])
-        return masks
+        return masks, spared
+
+
+def _below(scores: list[Tensor], threshold: float) -> list[Tensor]:
+    return [s.double() < threshold for s in scores]
+
+
+def _check_min_kept(min_kept: Any, scope: str) -> None:
+    if min_kept is None:
+        return
+    is_number = isinstance(min_kept, Real) and not isinstance(min_kept, bool)
+    if not is_number or not 0 <= min_kept < 1:
+        raise ValueError(f"min_kept is {min_kept!r}: expected a number in [0, 1)")
+    if scope != "global":
+        raise ValueError(f"min_kept is for scope='global', not for {scope!r}")
+
+
+def _spared(spared: list[str], weights: Mapping[str, Tensor], masks: Mapping[str, Tensor]) -> str:
+    names = ", ".join(
+        f"{name!r} ({int(masks[name].sum()):,} of {weights[name].numel():,})" for name in spared[:3]
+    )
+    return (
+        f"pruning all weights together would leave too little of {names}"
+        f"{', ...' if spared[3:] else ''}: the best entries of each are kept (min_kept)"
+    )
 
 
 def _empty(name: str, weight: Tensor) -> ValueError:

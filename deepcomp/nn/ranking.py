@@ -1,5 +1,8 @@
 """Which entries, or filters, of some weights are pruned next."""
 
+from collections.abc import Callable, Sequence
+from math import ceil, prod
+
 import torch
 from torch import Tensor
 
@@ -40,6 +43,67 @@ def lowest(scores: list[Tensor], numels: list[int], fraction: float) -> list[Ten
         is_low[order[each[order].cumsum(0) <= round(fraction * sum(numels))]] = True
     parts = is_low.split([score.numel() for score in scores])
     return [p.view_as(s).to(s.device) for p, s in zip(parts, scores, strict=True)]
+
+
+def least_kept(shape: Sequence[int], min_kept: float | None) -> int:
+    """Return how many entries of a weight a cut over several keeps at least.
+
+    Parameters
+    ----------
+    shape : sequence of int
+    min_kept : float or None
+        The fraction of the entries. None: 0.005, or one for each row (slice along the first
+        dimension) if that is more.
+
+    Examples
+    --------
+    >>> least_kept([300, 784], None), least_kept([10, 300], None), least_kept([10, 300], 0.001)
+    (1176, 15, 3)
+    """
+    numel = prod(shape)
+    n_rows = shape[0] if len(shape) > 1 and min_kept is None else 1
+    return max(n_rows, ceil((0.005 if min_kept is None else min_kept) * numel))
+
+
+def spare(
+    cut: Callable[[list[Tensor]], list[Tensor]], scores: list[Tensor], least: list[int]
+) -> tuple[list[Tensor], list[int]]:
+    """Cut several weights, but leave each one its best scores.
+
+    Parameters
+    ----------
+    cut : callable
+        From scores to what is removed, masks of their shapes. What one weight keeps by this,
+        others may lose.
+    scores : list of Tensor
+        As `score` returns them.
+    least : list of int
+        How many scores of each weight are kept at least, of equal ones the first.
+
+    Returns
+    -------
+    removed : list of Tensor of bool, shapes of `scores`
+    spared : list of int
+        Those that the cut alone would have left with less.
+    """
+    best: dict[int, Tensor] = {}
+    while True:
+        raised = [
+            s.masked_fill(best[i], torch.inf) if i in best else s for i, s in enumerate(scores)
+        ]
+        removed = [low & ~best[i] if i in best else low for i, low in enumerate(cut(raised))]
+        short = [
+            i
+            for i, low in enumerate(removed)
+            if i not in best and int((~low & (scores[i] > -torch.inf)).sum()) < least[i]
+        ]
+        if not short:
+            return removed, sorted(best)
+        for i in short:
+            order = scores[i].flatten().argsort(descending=True, stable=True)
+            is_best = torch.zeros_like(scores[i], dtype=torch.bool)
+            is_best.view(-1)[order[: least[i]]] = True
+            best[i] = is_best & (scores[i] > -torch.inf)
 
 
 def score(name: str, criterion: Criterion, weight: Tensor, mask: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """Put modules and parameters in the places of others."""
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -10,7 +11,7 @@ _REPLACED_BY = "_deepcomp_replaced_by"
 _HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs"),
-    *("_backward_hooks", "_backward_pre_hooks"),
+    *("_backward_hooks", "_backward_pre_hooks", "_is_full_backward_hook"),
 )
 
 
@@ -31,8 +32,8 @@ def replace_modules(model: nn.Module, new: Mapping[int, nn.Module]) -> None:
                 continue
             module = new[id(old)]
             module.train(old.training)
-            for hooks in _HOOKS:
-                getattr(module, hooks).update(getattr(old, hooks))
+            for hooks in _HOOKS:  # the same dict, so that a handle takes its hook off
+                setattr(module, hooks, getattr(old, hooks))
             setattr(parent, name, module)
             if isinstance(parent, nn.TransformerEncoderLayer):
                 # else it would hand the dense weights of its parts to a kernel of its own
@@ -60,7 +61,13 @@ def mark_replaced(parameter: nn.Parameter, by: str) -> None:
     by : str
         The function that put others in its place.
     """
+    _watch_optimizers()
     setattr(parameter, _REPLACED_BY, by)
+
+
+@cache  # once, and not before it is needed: torch has such hooks for all optimizers only
+def _watch_optimizers() -> None:
+    register_optimizer_step_pre_hook(_refuse_replaced)
 
 
 def _refuse_replaced(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -74,6 +81,3 @@ def _refuse_replaced(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
                     f"longer uses, and lacks the new ones. Make it after {by}, from "
                     f"model.parameters() (and give {by} the whole model, if weights are tied)"
                 )
-
-
-register_optimizer_step_pre_hook(_refuse_replaced)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from .trial import BITS, SPARSITIES, Names, Trial, align, check_bits, check_sparsities
+from ..rules import Names
+from .trial import BITS, SPARSITIES, Trial, align, check_bits, check_sparsities
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -172,6 +173,7 @@ def sensitivity(
     sparsities: Iterable[float] | None = SPARSITIES,
     bits: Iterable[int] | None = BITS,
     names: Names = None,
+    exclude: Names = None,
 ) -> Sensitivity:
     """Scan how the score falls as one layer is pruned, or its weights are shared.
 
@@ -194,6 +196,8 @@ def sensitivity(
         1 to 8, by default all. None: no sharing.
     names : str or iterable of str, optional
         Names or patterns of the tensors to scan, as in `compress`; by default all weights.
+    exclude : str or iterable of str, optional
+        Names or patterns of those that are not scanned.
 
     Returns
     -------
@@ -234,7 +238,7 @@ def sensitivity(
     settings += [("bits", b) for b in check_bits(bits)]
     if not settings:
         raise ValueError("neither sparsities nor bits were given: there is nothing to scan")
-    trial = Trial(model, evaluate, names)
+    trial = Trial(model, evaluate, names, exclude)
     total = 1 + len(trial.names) * len(settings)
     rows = []
     with tqdm(total=total, desc="sensitivity", unit="eval", delay=1, disable=None) as bar:

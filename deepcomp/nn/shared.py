@@ -3,7 +3,8 @@
 Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from glob import escape
 from typing import Any
 
 import numpy as np
@@ -184,6 +185,7 @@ def share_weights(
     bits: int | Mapping[str, int] = 5,
     init: str = "kmeans",
     grid: str | None = None,
+    exclude: str | Iterable[str] | None = None,
 ) -> nn.Module:
     """Turn each weight into a trainable codebook and fixed labels, in place.
 
@@ -198,9 +200,9 @@ def share_weights(
         On a CPU or a CUDA device; pruned before. One that is to be wrapped, for distributed
         training say, is wrapped after this.
     bits : int or mapping of str to int, default 5
-        1 to 8: up to ``2**bits`` values besides zero (255 at 8 bits), for all float parameters of
-        two or more dimensions, or by patterns of names as of `deepcomp.compress`. A weight that
-        has so few values already keeps exactly those.
+        1 to 8: up to ``2**bits`` values besides zero (255 at 8 bits), for all weights, or by
+        patterns of names; `deepcomp.compress` says what weights are. A weight that has so few
+        values already keeps exactly those.
     init : {"kmeans", "linear", "density"}, default "kmeans"
         How the codebook is found: the optimum of k-means, or Lloyd's iterations from values that
         are equally spaced, or that stand for equally many weights.
@@ -209,6 +211,8 @@ def share_weights(
         8 bits), and only the scale is trained. With one bit, weights are binary: ``-scale`` or
         ``scale``, which is their mean magnitude. "ternary", with two bits: weights are ``-scale``,
         0 or ``scale``; which ones become zero, and the scale, are those of the least squared error.
+    exclude : str or iterable of str, optional
+        Patterns of names of weights or modules that are left alone.
 
     Returns
     -------
@@ -241,7 +245,8 @@ def share_weights(
     if grid not in (None, "uniform", "ternary"):
         raise ValueError(f"grid is {grid!r}: expected None, 'uniform' or 'ternary'")
     check_is_unwrapped(model)
-    sources, bits_of = choose("bits", bits, model, check_bits if grid != "ternary" else _check_two)
+    check = check_bits if grid != "ternary" else _check_two
+    sources, bits_of = choose("bits", bits, model, check, exclude)
     chosen = [source for source in sources if source.name in bits_of]
     places = _places(model, [source.name for source in chosen])
     for source in chosen:
@@ -308,7 +313,7 @@ def _places(model: nn.Module, names: list[str]) -> list[list[tuple[nn.Module, st
             if isinstance(module, nn.RNNBase | parametrize.ParametrizationList):
                 raise ValueError(
                     f"{names[i]!r} cannot be shared: a {type(module).__name__} does not let its "
-                    "weights be parametrized (leave it out: give its pattern the bits None)"
+                    f"weights be parametrized (exclude={escape(names[i])!r} leaves it out)"
                 )
             places[i].append((module, own_name))
     return places

@@ -10,10 +10,8 @@ import torch
 
 from ..arrays import Source, sources
 from ..pipeline import encode_model
-from ..rules import assign
+from ..rules import Names, assign, excluded, listed
 from ..tensor import CompressedTensor
-
-Names = str | Iterable[str] | None
 
 SPARSITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)
 BITS = (1, 2, 3, 4, 5, 6, 7, 8)
@@ -33,6 +31,8 @@ class Trial:
         Is called with `model`, returns a number.
     names : str, iterable of str, or None
         Patterns of the tensors to change, as in `deepcomp.compress`; None: all weights.
+    exclude : str, iterable of str, or None
+        Patterns of those not to change.
 
     Attributes
     ----------
@@ -48,12 +48,16 @@ class Trial:
     """
 
     def __init__(
-        self, model: torch.nn.Module, evaluate: Callable[[torch.nn.Module], Any], names: Names
+        self,
+        model: torch.nn.Module,
+        evaluate: Callable[[torch.nn.Module], Any],
+        names: Names,
+        exclude: Names = None,
     ) -> None:
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"expected an nn.Module, which can be evaluated, not {type(model)}")
         self._model, self._evaluate = model, evaluate
-        self.names = _chosen(model, names)
+        self.names = _chosen(model, names, exclude)
         self._folded: dict[tuple[torch.nn.Module, str], Any] = {}
         self._own = {name: t.detach().clone() for name, t in _state(model).items()}
         self._modes = [(module, module.training) for module in model.modules()]
@@ -192,26 +196,32 @@ def _source(name: str, state: Mapping[str, Any], clones: dict[int, torch.Tensor]
         )
     if not torch.isfinite(_target(state, name)).all():
         raise ValueError(
-            f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared"
+            f"tensor {name!r} has NaN or infinite entries: it cannot be pruned or shared "
+            f"(exclude={escape(name)!r} leaves it as it is)"
         )
     source = sources({key: clones[id(state[key])] for key in keys})[name]
     assert isinstance(source, Source)
     return source
 
 
-def _chosen(model: torch.nn.Module, names: Names) -> list[str]:
-    tensors = [s for s in sources(model).values() if isinstance(s, Source) and 0 not in s.shape]
+def _chosen(model: torch.nn.Module, names: Names, exclude: Names) -> list[str]:
+    own = [s for s in sources(model).values() if isinstance(s, Source)]
+    left = excluded("exclude", exclude, [s.name for s in own])
+    tensors = [s for s in own if 0 not in s.shape]
     if names is None:
-        chosen = [s.name for s in tensors if s.is_weight]
+        chosen = [s.name for s in tensors if s.is_weight and s.name not in left]
         if not chosen:
-            raise ValueError("the model has no weights: float tensors of two or more dimensions")
+            raise ValueError("the model has no weights, or exclude leaves none (see compress)")
         return chosen
-    patterns = [names] if isinstance(names, str) else list(names)
-    wanted: dict[str, int] = dict.fromkeys(patterns, 1)
+    wanted: dict[str, int] = dict.fromkeys(listed(names), 1)
     assigned: dict[str, int] = assign("names", wanted, tensors, lambda *_: None)
-    if not assigned:
-        raise ValueError("names is empty: expected names or patterns, or None for all weights")
-    return [s.name for s in tensors if s.name in assigned]
+    chosen = [s.name for s in tensors if s.name in assigned and s.name not in left]
+    if not chosen:
+        raise ValueError(
+            "names is empty, or exclude leaves none: expected names or patterns, or None for all "
+            "weights"
+        )
+    return chosen
 
 
 def _number(score: Any) -> float:
