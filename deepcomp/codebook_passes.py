@@ -3,24 +3,39 @@
 Han, Mao, Dally, "Deep Compression", ICLR 2016, section 3.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels, kmeans, prune, sharing
 from .floats import to_patterns, to_values
-from .losses import Loss, add
+from .losses import EXACT, Loss, add
 from .memory import scratch
 from .passes import Pass, Passes, Patterns
 from .records import ITEMSIZE, MAX_CODEBOOK
-from .squares import loss_of
+from .squares import CHUNK, loss_of, loss_of_counts
 
 Int64s = NDArray[np.int64]
 _Counted = tuple[Patterns, Int64s]  # distinct patterns, rising, and how often each occurs
 
 
-def codebook_passes(bits: int, dtype: str, numel: int) -> Passes[Patterns | None]:
+class Fit(NamedTuple):
+    """A codebook, and what sharing its values changes.
+
+    Attributes
+    ----------
+    codebook : ndarray of unsigned integers, shape (m,), or None
+        Patterns, by rising value. None: the entries stay as they are.
+    loss : Loss or None
+        None if that is not known before they are shared.
+    """
+
+    codebook: Patterns | None = None
+    loss: Loss | None = None
+
+
+def codebook_passes(bits: int, dtype: str, numel: int) -> Passes[Fit]:
     """Fit a codebook to the entries of a tensor that are not zero.
 
     Parameters
@@ -33,16 +48,15 @@ def codebook_passes(bits: int, dtype: str, numel: int) -> Passes[Patterns | None
 
     Returns
     -------
-    ndarray of unsigned integers, shape (m,), or None
-        At most ``2**bits`` patterns, by rising value. None if there are no more distinct ones:
-        they stay as they are.
+    Fit
+        At most ``2**bits`` patterns; none if the entries have no more distinct ones.
     """
     is_counted = ITEMSIZE[dtype] == 2  # all patterns of 16 bits are counted at once
     answers = yield Pass(_count_patterns if is_counted else _few_values)
     n_kept = sum(n for _, n in answers)
     few = _merge([counted for counted, _ in answers])
     if few is not None and few[0].size <= 1 << bits:
-        return None
+        return Fit(loss=EXACT)
     n_values = min(1 << bits, MAX_CODEBOOK - (n_kept < numel))  # zero can be one of 256
     if is_counted:
         assert few is not None
@@ -55,10 +69,15 @@ def codebook_passes(bits: int, dtype: str, numel: int) -> Passes[Patterns | None
         points, counts = _by_value(counted, dtype)
     else:
         points, counts = yield from _tally_passes(dtype, n_values)
-    return to_patterns(sharing.fit_points(points, counts, n_values), dtype)
+    codebook = to_patterns(sharing.fit_points(points, counts, n_values), dtype)
+    if not is_counted:
+        return Fit(codebook)
+    assert few is not None
+    labels = sharing.nearest_labels(to_values(few[0], dtype), to_values(codebook, dtype))
+    return Fit(codebook, loss_of_counts(few[0], codebook[labels], few[1], dtype))
 
 
-def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> Loss:
+def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> Loss | None:
     """Replace all entries but zeros by the nearest of a codebook, in place.
 
     Parameters
@@ -71,10 +90,10 @@ def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> Loss:
 
     Returns
     -------
-    Loss
+    Loss or None
+        None of 16 bits, of which `codebook_passes` knows it.
     """
     entries = to_values(codebook, dtype).astype(np.float64)
-    losses = []
     if ITEMSIZE[dtype] == 2:  # each pattern is looked up once, not each entry
         every = np.arange(1 << 16, dtype=np.uint16)
         table = codebook[sharing.nearest_labels(to_values(every, dtype), entries)]
@@ -82,19 +101,18 @@ def put_codebook(patterns: Patterns, dtype: str, codebook: Patterns) -> Loss:
         for chunk in prune.small_chunks(patterns):
             places = scratch("places", chunk.size, np.intp)  # else NumPy makes such an array itself
             places[:] = chunk
-            found = scratch("found", chunk.size, chunk.dtype)
-            np.take(table, places, out=found, mode="clip")
-            losses.append(loss_of(chunk, found, dtype))
-            chunk[:] = found
-        return add(losses)
+            np.take(table, places, out=chunk, mode="clip")
+        return None
+    losses = []
     for chunk in prune.chunks(patterns):
-        is_kept = chunk != 0
         labels = sharing.nearest_labels(to_values(chunk, dtype), entries)
-        found = scratch("found", chunk.size, chunk.dtype)
-        _kernels.look_up_into(labels, codebook, found)
-        np.multiply(found, is_kept, out=found)  # a masked assignment takes ten times as long
-        losses.append(loss_of(chunk, found, dtype))
-        chunk[:] = found
+        for i in range(0, chunk.size, CHUNK):
+            before = chunk[i : i + CHUNK]
+            found = scratch("found", before.size, before.dtype)
+            _kernels.look_up_into(labels[i : i + CHUNK], codebook, found)
+            np.multiply(found, before != 0, out=found)  # a masked assignment: ten times as long
+            losses.append(loss_of(before, found, dtype))
+            before[:] = found
     return add(losses)
 
 

@@ -6,17 +6,40 @@ Han, Mao, Dally, "Deep Compression", ICLR 2016, section 2.
 import math
 from collections.abc import Sequence
 from glob import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels, prune
 from .floats import to_values
+from .losses import EXACT, Loss
 from .passes import Pass, Passes, Patterns
+from .records import ITEMSIZE
+from .squares import loss_of_counts
 
-Cut = tuple[int, int]  # the least magnitude that is kept, and how many of it go, the last ones
+
+class Cut(NamedTuple):
+    """Where a part is cut: as `prune.keep_at_least` takes it.
+
+    Attributes
+    ----------
+    least : int
+        The least magnitude that is kept.
+    n_ties_to_remove : int
+        How many of this magnitude go as well, the last ones.
+    loss : Loss or None
+        What that takes away, where it is known without looking again.
+    """
+
+    least: int = 0
+    n_ties_to_remove: int = 0
+    loss: Loss | None = None
+
+
+NOTHING = Cut(loss=EXACT)
 Sizes = Sequence[tuple[str, int]]  # dtype and number of entries of each part
+_Digits = tuple[NDArray[np.uint16], NDArray[np.int64]]  # 16 bits, and how often each occurs
 
 
 def cut_passes(
@@ -36,9 +59,8 @@ def cut_passes(
 
     Returns
     -------
-    list of (int, int)
-        For each part the least magnitude pattern that is kept, and how many entries of this
-        magnitude become zero as well, the last ones first: as `prune.keep_at_least` takes them.
+    list of Cut
+        For each part.
 
     Raises
     ------
@@ -51,10 +73,10 @@ def cut_passes(
     if names is not None:
         yield from check_finite_passes([(n, dtype) for n, (dtype, _) in zip(names, parts)])
     if what == "sparsity":
-        return [(0, 0) for _ in parts]
+        return [NOTHING for _ in parts]
     if what == "std":
         number = yield from _deviation_passes(number, sum(numel for _, numel in parts))
-    return [(prune.threshold_pattern(number, dtype), 0) for dtype, _ in parts]
+    return [Cut(prune.threshold_pattern(number, dtype)) for dtype, _ in parts]
 
 
 class NotFiniteError(ValueError):
@@ -91,21 +113,32 @@ def _sparsity_passes(k: int, parts: Sizes, names: Sequence[str] | None) -> Passe
     """Cut at the k-th magnitude of all parts; of equal magnitudes the last ones go first."""
     dtypes = {dtype for dtype, _ in parts}
     common = dtypes.pop() if len(dtypes) == 1 else "float64"
-    magnitude, to_remove, equal = yield from _kth_magnitude_passes(k, common, names)
+    magnitude, to_remove, digits = yield from _kth_magnitude_passes(k, common, names)
     cuts = []
-    for (dtype, _), n_equal in zip(reversed(parts), reversed(equal), strict=True):
-        n_ties = min(n_equal, to_remove)
+    for (dtype, _), counted in zip(reversed(parts), reversed(digits), strict=True):
+        n_ties = min(int(counted[1][counted[0] == magnitude & 0xFFFF].sum()), to_remove)
         to_remove -= n_ties
         own = magnitude
         if common != dtype:
             own = prune.threshold_pattern(float(np.uint64(magnitude).view(np.float64)), dtype)
-        cuts.append((own, n_ties))
+        # 16 bits are all: what goes is among what was counted
+        loss = _loss_of_cut(*counted, dtype, own, n_ties) if ITEMSIZE[common] == 2 else None
+        cuts.append(Cut(own, n_ties, loss))
     return cuts[::-1]
+
+
+def _loss_of_cut(
+    magnitudes: NDArray[np.uint16], counts: NDArray[np.int64], dtype: str, least: int, n_ties: int
+) -> Loss:
+    n_gone = np.where(magnitudes < least, counts, np.where(magnitudes == least, n_ties, 0))
+    zeros = np.zeros_like(magnitudes)
+    whole = loss_of_counts(magnitudes, magnitudes, counts, dtype)
+    return whole._replace(lost=loss_of_counts(magnitudes, zeros, n_gone, dtype).lost)
 
 
 def _kth_magnitude_passes(
     k: int, dtype: str, names: Sequence[str] | None
-) -> Passes[tuple[int, int, list[int]]]:
+) -> Passes[tuple[int, int, list[_Digits]]]:
     """Find the k-th smallest magnitude, 16 bits in each pass.
 
     Returns
@@ -114,8 +147,8 @@ def _kth_magnitude_passes(
         Its pattern.
     rank : int
         How many entries of this magnitude are among the k smallest.
-    equal : list of int
-        How many of this magnitude each part has.
+    digits : list of (ndarray of uint16, ndarray of int64)
+        The last 16 bits of each part's magnitudes that begin as this one, and how many have them.
     """
     prefix, rank = -1, k
     for shift in range({"float64": 48, "float32": 16}.get(dtype, 0), -1, -16):
@@ -128,8 +161,7 @@ def _kth_magnitude_passes(
         for digits, n in answers:
             counts[digits] += n
         prefix, rank = prune.next_digit(counts, prefix, rank)
-    last = prefix & 0xFFFF
-    return prefix, rank, [int(n[digits == last].sum()) for digits, n in answers]
+    return prefix, rank, answers
 
 
 def _deviation_passes(multiple: float, n: int) -> Passes[float]:
@@ -150,9 +182,7 @@ def _largest_magnitude(patterns: Patterns, dtype: str) -> int:
     return prune.largest_magnitude(patterns)
 
 
-def _count_digits(
-    patterns: Patterns, dtype: str, common: str, shift: int, prefix: int
-) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+def _count_digits(patterns: Patterns, dtype: str, common: str, shift: int, prefix: int) -> _Digits:
     counts = np.zeros(1 << 16, np.int64)
     for chunk in prune.chunks(patterns):
         wide = _widen(chunk, dtype, common)

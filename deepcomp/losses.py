@@ -62,7 +62,7 @@ def add(losses: Iterable[Loss]) -> Loss:
     )
 
 
-def in_order(cut: Loss | None, shared: Loss | None) -> Loss:
+def in_order(cut: Loss, shared: Loss) -> Loss:
     """Put together what a cut took away, and what sharing the values of the rest changed.
 
     Examples
@@ -70,9 +70,7 @@ def in_order(cut: Loss | None, shared: Loss | None) -> Loss:
     >>> in_order(Loss(1.0, 5.0), Loss(0.5, 4.0))
     Loss(lost=1.5, whole=5.0, exponent=0)
     """
-    if cut is None or shared is None:
-        return cut or shared or EXACT
-    return add([cut, shared._replace(whole=0.0)])
+    return add([cut, shared._replace(whole=0.0)]) if cut.lost else shared
 
 
 def total(losses: Iterable[Loss]) -> float:

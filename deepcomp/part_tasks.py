@@ -22,13 +22,12 @@ from .encode import Weight, encode_part, record_of
 from .errors import DczError
 from .extents import Extent
 from .limits import ANY_SIZE
-from .losses import Loss, in_order
+from .losses import EXACT, Loss
 from .passes import Pass, drive, over
-from .pipeline import Encoded, check_finite, encode_weight
+from .pipeline import Encoded, check_finite, encode_weight, put_cut
 from .places import remove_file
 from .plans import Plan
 from .records import ITEMSIZE, MAX_BLOCK_NUMEL, TensorRecord
-from .squares import loss_of_cut
 from .writer import Writer
 
 
@@ -38,8 +37,7 @@ class Stage:
 
     Attributes
     ----------
-    cut : (int, int) or None
-        As `prune.keep_at_least` takes it.
+    cut : Cut or None
     codebook : ndarray of unsigned integers, or None
     """
 
@@ -58,7 +56,7 @@ class Whole:
     bits : int or None
     rule : (str, float) or None
         As `cut_passes` takes it, if the tensor is cut for itself.
-    cut : (int, int) or None
+    cut : Cut or None
         If it is cut together with others.
     """
 
@@ -116,14 +114,21 @@ def evaluate(asked: Pass, parts: Sequence[tuple[Extent, Stage]]) -> list[Any]:
     return answers
 
 
-def count_part(extent: Extent, stage: Stage) -> list[tuple[Counts, Loss]]:
-    """Count what occurs in a part that begins with a block, and what the stage takes from it."""
+def count_part(extent: Extent, stage: Stage) -> list[tuple[Counts, Loss, Loss | None]]:
+    """Count what occurs in a part that begins with a block; return what it lost besides.
+
+    Returns
+    -------
+    list of one (Counts, Loss, Loss or None)
+        What cutting took away, and what sharing changed, if `put_codebook` knows it.
+    """
     patterns = extent.read()
-    cut = None
-    if stage.cut is not None and stage.cut != (0, 0):
-        cut = loss_of_cut(patterns, extent.dtype, *stage.cut)
-    shared = _put_through(patterns, extent.dtype, stage)
-    return [(count_entries(patterns, extent.dtype, MAX_BLOCK_NUMEL), in_order(cut, shared))]
+    cut, shared = EXACT, None
+    if stage.cut is not None:
+        cut = put_cut(patterns, extent.dtype, stage.cut, patterns)
+    if stage.codebook is not None:
+        shared = put_codebook(patterns, extent.dtype, stage.codebook)
+    return [(count_entries(patterns, extent.dtype, MAX_BLOCK_NUMEL), cut, shared)]
 
 
 def encode_wholes(path: str, tensors: Sequence[Whole]) -> dict[str, Loss]:
@@ -212,17 +217,11 @@ def is_whole(path: str, names: Sequence[str]) -> bool:
 
 def _read(extent: Extent, stage: Stage) -> Patterns:
     patterns = extent.read()
-    _put_through(patterns, extent.dtype, stage)
-    return patterns
-
-
-def _put_through(patterns: Patterns, dtype: str, stage: Stage) -> Loss | None:
-    """Prune and share a part, in place; return what sharing changes."""
     if stage.cut is not None:
-        prune.keep_at_least(patterns, *stage.cut, out=patterns)
-    if stage.codebook is None:
-        return None
-    return put_codebook(patterns, dtype, stage.codebook)
+        prune.keep_at_least(patterns, stage.cut.least, stage.cut.n_ties_to_remove, out=patterns)
+    if stage.codebook is not None:
+        put_codebook(patterns, extent.dtype, stage.codebook)
+    return patterns
 
 
 def _join(writer: Writer, tensor: Pieces) -> None:

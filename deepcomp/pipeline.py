@@ -13,7 +13,7 @@ import numpy as np
 from . import prune
 from .arrays import Source
 from .codebook_passes import codebook_passes, put_codebook
-from .cut_passes import Cut, check_finite_passes, cut_passes
+from .cut_passes import NOTHING, Cut, check_finite_passes, cut_passes
 from .encode import Patterns, Weight, encode_tensor
 from .floats import to_patterns as to_patterns
 from .floats import to_values as to_values
@@ -21,7 +21,7 @@ from .losses import EXACT, Loss, in_order
 from .passes import drive, over
 from .records import ITEMSIZE, TensorRecord
 from .rules import Names, Rule, assign, check_bits, check_number, excluded, pruning_rule
-from .squares import loss_of_cut
+from .squares import cut_off
 
 _FEW = 0.7  # of the entries are kept
 
@@ -99,16 +99,22 @@ def encode_weight(
     weight: Weight, cut: Cut | None, bits: int | None, in_place: bool = False
 ) -> Encoded:
     """Prune, share and encode one tensor; its patterns are not changed, unless `in_place`."""
-    lost = shared = None
+    lost = shared = EXACT
     if cut is not None or bits is not None:
-        if cut is not None:
-            lost = loss_of_cut(weight.patterns, weight.dtype, *cut)
-        out = weight.patterns if in_place else None
-        kept = prune.keep_at_least(weight.patterns, *(cut or (0, 0)), out=out)
-        weight = replace(weight, patterns=kept)
+        before, cut = weight.patterns, cut or NOTHING
+        weight = replace(weight, patterns=before if in_place else np.empty_like(before))
+        lost = put_cut(before, weight.dtype, cut, weight.patterns)
     if bits is not None:
         shared = share(weight.patterns, weight.dtype, bits)
     return Encoded(*encode_tensor(weight), in_order(lost, shared))
+
+
+def put_cut(patterns: Patterns, dtype: str, cut: Cut, out: Patterns) -> Loss:
+    """Cut entries off, of a part or a tensor; return what that takes away."""
+    if cut.loss is None:
+        return cut_off(patterns, dtype, cut.least, cut.n_ties_to_remove, out)
+    prune.keep_at_least(patterns, cut.least, cut.n_ties_to_remove, out)
+    return cut.loss
 
 
 def share(patterns: Patterns, dtype: str, bits: int) -> Loss:
@@ -138,11 +144,12 @@ def share(patterns: Patterns, dtype: str, bits: int) -> Loss:
     if ITEMSIZE[dtype] > 2 and np.count_nonzero(patterns) < _FEW * patterns.size:
         where = patterns != 0  # zeros cost time in each pass
     kept = patterns[where]
-    codebook = drive(codebook_passes(bits, dtype, patterns.size), over([(kept, dtype)]))
-    if codebook is None:
-        return EXACT
-    loss = put_codebook(kept, dtype, codebook)
-    patterns[where] = kept
+    fit = drive(codebook_passes(bits, dtype, patterns.size), over([(kept, dtype)]))
+    loss = fit.loss
+    if fit.codebook is not None:
+        loss = put_codebook(kept, dtype, fit.codebook) or loss
+        patterns[where] = kept
+    assert loss is not None
     return loss
 
 

@@ -188,15 +188,29 @@ def keep_at_least(
     mask = magnitude_mask(patterns.itemsize)
     out = np.empty_like(patterns) if out is None else out
     _kernels.keep_at_least_into(patterns, mask, max(pattern, 1), out)
-    n_left = n_ties_to_remove if pattern > 0 else 0
-    for end in range(out.size, 0, -_SMALL_CHUNK):
+    remove_ties(out, pattern, n_ties_to_remove)
+    return out
+
+
+def remove_ties(patterns: NDArray[np.unsignedinteger], pattern: int, n: int) -> None:
+    """Set the last `n` entries whose magnitude is `pattern` to zero, in place; none of zero.
+
+    Examples
+    --------
+    >>> patterns = np.array([7, 0, 7, 5], np.uint16)
+    >>> remove_ties(patterns, 7, 1)
+    >>> patterns
+    array([7, 0, 0, 5], dtype=uint16)
+    """
+    mask = patterns.dtype.type(magnitude_mask(patterns.itemsize))
+    n_left = n if pattern > 0 else 0
+    for end in range(patterns.size, 0, -_SMALL_CHUNK):
         if n_left == 0:
             break
-        part = out[max(end - _SMALL_CHUNK, 0) : end]
-        ties = np.flatnonzero((part & out.dtype.type(mask)) == pattern)[-n_left:]
+        part = patterns[max(end - _SMALL_CHUNK, 0) : end]
+        ties = np.flatnonzero((part & mask) == pattern)[-n_left:]
         part[ties] = 0
         n_left -= ties.size
-    return out
 
 
 def _check_aligned(patterns: NDArray[np.unsignedinteger]) -> None:

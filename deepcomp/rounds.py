@@ -7,11 +7,11 @@ from math import prod
 from typing import Any, TypeVar
 
 from . import counts
-from .codebook_passes import codebook_passes
-from .cut_passes import Cut, check_finite_passes, cut_passes
+from .codebook_passes import Fit, codebook_passes
+from .cut_passes import NOTHING, Cut, check_finite_passes, cut_passes
 from .extents import Extent
 from .large_model import LargeModel, LargeTensor, ShardFile, batches, name_all
-from .losses import Loss, add
+from .losses import EXACT, Loss, add, in_order
 from .part_tasks import (
     Pieces,
     Stage,
@@ -230,14 +230,15 @@ def _tensor_passes(tensor: LargeTensor, cuts: list[Cut] | None) -> _Staged[_Prep
         passes = check_finite_passes([(tensor.name, tensor.dtype) for _ in extents])
         yield from _at(stages, passes)
     if cuts is not None or tensor.bits is not None:
-        stages = [Stage(cut) for cut in cuts or [(0, 0)] * len(extents)]
+        stages = [Stage(cut) for cut in cuts or [NOTHING] * len(extents)]
+    fit = Fit(loss=EXACT)
     if tensor.bits is not None:
         numel = prod(tensor.shape)
-        codebook = yield from _at(stages, codebook_passes(tensor.bits, tensor.dtype, numel))
-        stages = [Stage(stage.cut, codebook) for stage in stages]
-    counted = yield None, stages
-    plan = make_plan(counts.add([found for found, _ in counted]), ITEMSIZE[tensor.dtype])
-    return plan, stages, add([loss for _, loss in counted])
+        fit = yield from _at(stages, codebook_passes(tensor.bits, tensor.dtype, numel))
+        stages = [Stage(stage.cut, fit.codebook) for stage in stages]
+    found, of_cuts, of_sharing = zip(*(yield None, stages), strict=True)
+    loss = in_order(add(of_cuts), fit.loss or add(of_sharing))
+    return make_plan(counts.add(found), ITEMSIZE[tensor.dtype]), stages, loss
 
 
 def _at(stages: list[Stage], passes: Passes[T]) -> _Staged[T]:

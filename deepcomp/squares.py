@@ -1,7 +1,7 @@
 """What tensors lose when they are pruned and shared: sums of squares, chunk by chunk.
 
 Exact for every dtype that can lose something, up to the rounding of sums in float64; no other copy
-of a tensor is made.
+of a tensor is made. Of 16 bits, patterns are counted anyway, and their counts are enough.
 """
 
 import math
@@ -10,12 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _kernels, prune
+from .floats import to_values
 from .losses import Loss, add
 from .memory import scratch
 
 Patterns = NDArray[np.unsignedinteger]
 
-_IN_RANGE = 300  # the exponents from -300 to 300 are those of numbers whose squares are in range
+CHUNK = 1 << 16  # entries: with what becomes of them, they stay in the cache
+_IN_RANGE = 300  # from -300 to 300, exponents of the largest number leave squares in range
+_LEAST, _MOST = 1e-150, 1e150  # sums of squares outside may be of numbers that are not
 
 
 def loss_of(before: Patterns, after: Patterns, dtype: str) -> Loss:
@@ -37,25 +40,41 @@ def loss_of(before: Patterns, after: Patterns, dtype: str) -> Loss:
     >>> loss_of(before.view(np.uint64), after.view(np.uint64), "float64").relative_error
     0.8
     """
-    exponent = 0
-    if dtype == "float64":  # whose squares can be out of range: they are taken of scaled numbers
-        largest = max(prune.largest_magnitude(p) for p in (before, after))
-        exponent = math.frexp(float(np.uint64(largest).view(np.float64)))[1]
-        exponent = exponent if abs(exponent) > _IN_RANGE else 0
-        if exponent:
-            before, after = (_scaled(p, -exponent) for p in (before, after))
     sums = np.zeros(2)
     _kernels.squares_into(before, after, dtype == "bfloat16", sums)
-    lost, whole = sums.tolist()
-    return Loss(lost, whole, exponent)
+    loss = Loss(float(sums[0]), float(sums[1]))
+    if dtype == "float64" and not (_LEAST < loss.whole < _MOST and loss.lost < _MOST):
+        largest = max(prune.largest_magnitude(p) for p in (before, after))
+        exponent = math.frexp(float(np.uint64(largest).view(np.float64)))[1]
+        if abs(exponent) > _IN_RANGE:
+            scaled = loss_of(_scaled(before, -exponent), _scaled(after, -exponent), dtype)
+            return scaled._replace(exponent=exponent)
+    return loss
 
 
 def _scaled(patterns: Patterns, exponent: int) -> Patterns:
     return np.ldexp(patterns.view(np.float64), exponent).view(np.uint64)
 
 
-def loss_of_cut(patterns: Patterns, dtype: str, least: int, n_ties_to_remove: int) -> Loss:
-    """Return what `prune.keep_at_least` takes away, before it does.
+def loss_of_counts(
+    before: Patterns, after: Patterns, counts: NDArray[np.int64], dtype: str
+) -> Loss:
+    """Do the same with distinct patterns, and how many entries have each.
+
+    Examples
+    --------
+    >>> before, after = (np.array(v, np.float16).view(np.uint16) for v in ([3, 4], [3, 0]))
+    >>> loss_of_counts(before, after, np.array([1, 1]), "float16")
+    Loss(lost=16.0, whole=25.0, exponent=0)
+    """
+    values, found = (to_values(p, dtype).astype(np.float64) for p in (before, after))
+    return Loss(float(counts @ (values - found) ** 2), float(counts @ values**2))
+
+
+def cut_off(
+    patterns: Patterns, dtype: str, least: int, n_ties_to_remove: int, out: Patterns
+) -> Loss:
+    """Do as `prune.keep_at_least`, and return what was lost.
 
     Parameters
     ----------
@@ -63,6 +82,8 @@ def loss_of_cut(patterns: Patterns, dtype: str, least: int, n_ties_to_remove: in
     dtype : {"float16", "bfloat16", "float32", "float64"}
     least, n_ties_to_remove : int
         As of `prune.keep_at_least`.
+    out : ndarray of the same dtype, shape (n,)
+        May be `patterns` itself.
 
     Returns
     -------
@@ -72,15 +93,19 @@ def loss_of_cut(patterns: Patterns, dtype: str, least: int, n_ties_to_remove: in
     --------
     >>> patterns = np.array([0.5, -0.25, 2.0, -0.5], np.float32).view(np.uint32)
     >>> half = int(np.float32(0.5).view(np.uint32))
-    >>> loss_of_cut(patterns, "float32", half, 1)
+    >>> cut_off(patterns, "float32", half, 1, out=patterns)
     Loss(lost=0.3125, whole=4.5625, exponent=0)
+    >>> patterns.view(np.float32)
+    array([0.5, 0. , 2. , 0. ], dtype=float32)
     """
-    mask = prune.magnitude_mask(patterns.itemsize)
     losses = []
-    for chunk in prune.small_chunks(patterns):
-        kept = scratch("cut", chunk.size, chunk.dtype)
-        _kernels.keep_at_least_into(chunk, mask, max(least, 1), kept)
-        losses.append(loss_of(chunk, kept, dtype))
+    for i in range(0, patterns.size, CHUNK):
+        before = patterns[i : i + CHUNK]
+        kept = scratch("kept_of_cut", before.size, before.dtype)
+        prune.keep_at_least(before, least, out=kept)
+        losses.append(loss_of(before, kept, dtype))
+        out[i : i + CHUNK] = kept
+    prune.remove_ties(out, least, n_ties_to_remove)
     if least and n_ties_to_remove:
         tie = np.array([least], patterns.dtype)
         of_one = loss_of(tie, np.zeros_like(tie), dtype)

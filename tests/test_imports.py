@@ -88,8 +88,11 @@ ALLOWED = {
     "rules": ({"arrays", "patterns"}, False),
     "floats": ({"prune", "records"}, True),
     "passes": (set(), True),
-    "squares": ({"_kernels", "losses", "memory", "prune"}, True),
-    "cut_passes": ({"_kernels", "floats", "passes", "prune"}, True),
+    "squares": ({"_kernels", "floats", "losses", "memory", "prune"}, True),
+    "cut_passes": (
+        {"_kernels", "floats", "losses", "passes", "prune", "records", "squares"},
+        True,
+    ),
     "codebook_passes": (
         {"_kernels", "floats", "kmeans", "losses", "memory", "passes", "prune", "records"}
         | {"sharing", "squares"},
@@ -114,7 +117,7 @@ ALLOWED = {
     "part_tasks": (
         {"codebook_passes", "container", "counts", "cut_passes", "decode", "encode", "errors"}
         | {"extents", "limits", "losses", "passes", "pipeline", "places", "plans", "prune"}
-        | {"records", "squares", "writer"},
+        | {"records", "writer"},
         False,
     ),
     "workers": ({"part_tasks"}, False),

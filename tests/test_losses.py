@@ -230,10 +230,10 @@ def test_a_call_that_goes_on_knows_the_errors_of_what_it_finds_in_parts(in_parts
 
 
 def test_no_other_copy_of_a_tensor_is_made_to_measure_it():
-    patterns = normal(1 << 22).view(np.uint32)
-    squares.loss_of_cut(patterns[: 1 << 15], "float32", 1 << 29, 0)
+    patterns = normal(1 << 23).view(np.uint32)
+    squares.cut_off(patterns[: 1 << 17], "float32", 1 << 29, 0, patterns[: 1 << 17])
     tracemalloc.start()
-    squares.loss_of_cut(patterns, "float32", 1 << 29, 0)
+    squares.cut_off(patterns, "float32", 1 << 29, 0, patterns)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < patterns.nbytes / 16

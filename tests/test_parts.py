@@ -16,6 +16,7 @@ from deepcomp import _kernels, codebook_passes, counts, encode, pipeline, prune,
 from deepcomp.arrays import Source
 from deepcomp.cut_passes import NotFiniteError, cut_passes
 from deepcomp.encode import encode_part, encode_tensor, make_plan, record_of
+from deepcomp.losses import add
 from deepcomp.passes import drive, over
 from deepcomp.records import MIN_BLOCK_NUMEL
 
@@ -68,13 +69,16 @@ def test_parts_give_the_codebook_of_the_whole(drawn, bits, tally, data):
     parts = [(p, dtype) for p in data.draw(in_parts(patterns))]
     with mock.patch.object(sharing, "MAX_SORTED", 0 if tally else 1 << 15):
         passes = codebook_passes.codebook_passes(bits, dtype, patterns.size)
-        codebook = drive(passes, over(parts))
+        fit = drive(passes, over(parts))
         whole = patterns.copy()
-        pipeline.share(whole, dtype, bits)
-    for part, _ in parts:
-        if codebook is not None:
-            codebook_passes.put_codebook(part, dtype, codebook)
+        loss = pipeline.share(whole, dtype, bits)
+    losses = [
+        codebook_passes.put_codebook(part, dtype, fit.codebook)
+        for part, _ in parts
+        if fit.codebook is not None
+    ]
     assert patterns.tobytes() == whole.tobytes()
+    assert (fit.loss or add(losses)) == pytest.approx(loss, rel=1e-12)
 
 
 @some
@@ -92,8 +96,12 @@ def test_parts_are_cut_where_the_whole_is(drawn, rule, data):
         cuts = drive(passes, over([(p, dtype) for p in parts]))
         source = Source("w", dtype, (patterns.size, 1), ("w",), lambda: patterns)
         whole = pipeline._cuts([source], rule[0], {"w": rule[1]}, "layer")["w"]
-    pruned = [prune.keep_at_least(p, *cut) for p, cut in zip(parts, cuts, strict=True)]
-    assert np.concatenate(pruned).tobytes() == prune.keep_at_least(patterns, *whole).tobytes()
+    expected = np.empty_like(patterns)
+    loss = pipeline.put_cut(patterns, dtype, whole, expected)
+    pruned = [np.empty_like(part) for part in parts]
+    losses = map(pipeline.put_cut, parts, [dtype] * len(parts), cuts, pruned)
+    assert add(losses) == pytest.approx(loss, rel=1e-12)
+    assert np.concatenate(pruned).tobytes() == expected.tobytes()
 
 
 @some
@@ -109,8 +117,8 @@ def test_parts_of_many_tensors_are_cut_together_where_the_tensors_are(drawn, spa
     flat = [part for of_one in parts for part in of_one]
     cuts = iter(drive(cut_passes("sparsity", sparsity, [(d, q.size) for q, d in flat]), over(flat)))
     for source, of_one in zip(sources, parts, strict=True):
-        pruned = [prune.keep_at_least(q, *next(cuts)) for q, _ in of_one]
-        expected = prune.keep_at_least(source.fetch(), *whole[source.name])
+        pruned = [prune.keep_at_least(q, *next(cuts)[:2]) for q, _ in of_one]
+        expected = prune.keep_at_least(source.fetch(), *whole[source.name][:2])
         assert np.concatenate(pruned).tobytes() == expected.tobytes()
 
 
@@ -147,14 +155,14 @@ def test_to_cut_at_a_fraction_and_to_check_takes_one_pass_for_each_16_bits(dtype
     part = to_patterns(np.arange(100.0), dtype)
     [cut], found = n_passes(cut_passes("sparsity", 0.25, [(dtype, 100)], ["w"]), part, dtype)
     assert found == n
-    assert prune.keep_at_least(part, *cut).nonzero()[0].tolist() == list(range(25, 100))
+    assert prune.keep_at_least(part, *cut[:2]).nonzero()[0].tolist() == list(range(25, 100))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_a_codebook_of_16_bits_takes_one_pass(dtype):
     part = to_patterns(np.linspace(-1, 1, 1000), dtype)
-    codebook, found = n_passes(codebook_passes.codebook_passes(5, dtype, 1000), part, dtype)
-    assert (codebook.size, found) == (32, 1)
+    fit, found = n_passes(codebook_passes.codebook_passes(5, dtype, 1000), part, dtype)
+    assert (fit.codebook.size, found) == (32, 1)
 
 
 PASSES = """
