@@ -40,6 +40,8 @@ def loss_of(before: Patterns, after: Patterns, dtype: str) -> Loss:
     >>> loss_of(before.view(np.uint64), after.view(np.uint64), "float64").relative_error
     0.8
     """
+    if before.shape != after.shape:
+        raise ValueError(f"after has shape {after.shape}: expected {before.shape}")
     sums = np.zeros(2)
     _kernels.squares_into(before, after, dtype == "bfloat16", sums)
     loss = Loss(float(sums[0]), float(sums[1]))

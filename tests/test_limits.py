@@ -90,7 +90,7 @@ def test_the_memory_of_such_a_product_as_measured(empty_rows):
 
 def test_a_layer_without_columns_is_bounded_as_well(empty_rows):
     torch = pytest.importorskip("torch")
-    from deepcomp.nn.ops import StoredWeight
+    from deepcomp.nn.stored import StoredWeight
 
     record = deepcomp.load(empty_rows)["w"].record
     with pytest.raises(deepcomp.DczError, match="tensor 'w': 268435456 empty rows are too many"):

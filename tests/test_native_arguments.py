@@ -6,7 +6,7 @@ from test_kernels_agree import NATIVE
 from test_multiply import IS_NATIVE
 
 import deepcomp
-from deepcomp import huffman, prune, relindex, sharing
+from deepcomp import huffman, prune, relindex, sharing, squares
 from deepcomp.convolution import CompressedConvolution, Window
 from deepcomp.decode import TensorDecoder
 from deepcomp.encode import Weight, encode_tensor
@@ -184,6 +184,11 @@ REFUSED = [
         + [(PATTERNS, np.unique(PATTERNS)[::-1], None), (PATTERNS, PATTERNS[:0], None)]
         + [(PATTERNS, np.arange(257, dtype=np.uint32), None)]
         + [(PATTERNS, np.unique(PATTERNS), a) for a in wrong(BITS[:1].repeat(100), is_out=True)],
+    ),
+    (
+        "squares_into",
+        lambda before, after: squares.loss_of(before, after, "float32"),
+        [(a, PATTERNS) for a in wrong(PATTERNS)] + [(PATTERNS, a) for a in wrong(PATTERNS)],
     ),
 ]
 

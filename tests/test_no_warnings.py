@@ -64,9 +64,10 @@ def path(tmp_path_factory):
                 named |= {"many": many(dtype, shape), "near": near(dtype, shape)}
                 for what, found in named.items():
                     weight = Weight(f"{dtype}.{len(shape)}.{what}", dtype, shape, found.ravel())
-                    writer.add(*encode_weight(weight, None, None))
+                    writer.add(*encode_weight(weight, None, None)[:2])
             found = patterns(dtype, (7,), 1)
-            writer.add(*encode_weight(Weight(f"{dtype}.raw", dtype, (7,), found), None, None))
+            raw = Weight(f"{dtype}.raw", dtype, (7,), found)
+            writer.add(*encode_weight(raw, None, None)[:2])
     layouts = {(t.record.layout, t.record.codebook is None) for t in deepcomp.load(path).values()}
     assert len(layouts) == 5  # raw, and dense and sparse with and without a codebook
     return path

@@ -96,7 +96,7 @@ def test_the_bytes_of_the_table_the_legend_and_the_data_add_up_to_the_file(packe
 def test_a_file_whose_index_another_zlib_deflated_is_reported_to_the_byte(packed, tmp_path):
     path = tmp_path / "m.dcz"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("deepcomp.writer._deflate", lambda raw: zlib.compress(raw, 0))
+        patch.setattr("deepcomp.writer._deflate", lambda raw, data_end: zlib.compress(raw, 0))
         deepcomp.save(packed, path)
     page = Page(make_page(deepcomp.load(path)))
     assert int(page.all("tr")[-1][1]["data-bytes"]) == path.stat().st_size

@@ -75,9 +75,9 @@ PYTHON = {
     "deepcomp/entries.py": [
         ('int(record.layout == "dense" and decoder.codebook[0] == 0)',
          'int(record.layout == "dense")', "multiply"),
-        ("if codebook[n_zeros:].all() and not record.zero_signs:",
-         "if codebook[n_zeros:].all():", "multiply"),
-        ("kept = values != 0", "kept = values == values", "multiply"),
+        ("if are_kept(codebook[n_zeros:]).all() and not record.zero_signs:",
+         "if are_kept(codebook[n_zeros:]).all():", "multiply"),
+        ("kept = are_kept(values)", "kept = values == values", "multiply"),
     ],
     "deepcomp/layouts.py": [
         ("n_values >= _CODEBOOK", "n_values > _CODEBOOK", "multiply"),
@@ -143,7 +143,8 @@ PYTHON = {
     "deepcomp/files.py": [
         ("os.fsync(self._file.fileno())", "pass", "saving"),
         ("fcntl.LOCK_EX | fcntl.LOCK_NB", "fcntl.LOCK_UN | fcntl.LOCK_NB", "saving"),
-        ("if size < self.nbytes:", "if size + 4096 < self.nbytes:", "concurrency"),
+        ("if status.st_size < self.nbytes else",
+         "if status.st_size + 4096 < self.nbytes else", "concurrency"),
         ("mode &= 0o707 | (mode & 0o007) << 3", "mode &= 0o777", "saving"),
     ],
     "deepcomp/arrays.py": [
