@@ -17,6 +17,7 @@ NO_VECTOR = [
     "no text that UTF-8 can hold",  # the writer's
     "out is {out.dtype}",  # the caller's
     "{MAX_INDEX_NBYTES}",
+    "closed_message",  # the caller's
     "an integer of",  # Python's own limit comes first where it has one
 ]
 

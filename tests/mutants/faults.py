@@ -122,7 +122,7 @@ PYTHON = {
         ("below[digit] - counts[digit]", "below[digit] - counts[digit] + 1", "prune"),
     ],
     "deepcomp/cut_passes.py": [
-        ("zip(reversed(parts), reversed(equal), strict", "zip(parts, equal, strict", "parts"),
+        ("zip(reversed(parts), reversed(digits), strict", "zip(parts, digits, strict", "parts"),
         ("v, -exponent) - mean) ** 2", "v, -exponent)) ** 2", "pipeline"),
     ],
     "deepcomp/sharing.py": [
