@@ -212,11 +212,13 @@ def squares_into(before, after, is_bfloat16, sums):
         values, found = ((p.astype(np.uint32) << 16).view(np.float32) for p in (before, after))
     else:
         values, found = (p.view(f"f{p.itemsize}") for p in (before, after))
-    values = values.astype(np.float64)
-    for i, terms in enumerate((values - found.astype(np.float64), values)):
+    with np.errstate(invalid="ignore"):  # not finite: not a number, as the kernel says
+        values, differences = values.astype(np.float64), found.astype(np.float64)
+        np.subtract(values, differences, out=differences)
+    for i, terms in enumerate((differences, values)):
         squares = np.zeros(-(-terms.size // 8) * 8)
-        with np.errstate(over="ignore"):
-            squares[: terms.size] = terms * terms
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.multiply(terms, terms, out=squares[: terms.size])
         for part in squares.reshape(-1, 8).sum(axis=0).tolist():  # as eight sums side by side
             sums[i] += part
     return 0

@@ -17,7 +17,7 @@ from strategies import FLOAT_DTYPES
 from test_large import write_shards
 
 import deepcomp
-from deepcomp import large_model, squares
+from deepcomp import _kernels, large_model, squares
 from deepcomp.arrays import Source
 from deepcomp.cli import main
 from deepcomp.floats import to_patterns, to_values
@@ -229,6 +229,10 @@ def test_a_call_that_goes_on_knows_the_errors_of_what_it_finds_in_parts(in_parts
     assert finished.relative_error is None  # its file is that of an earlier call
 
 
+@pytest.mark.skipif(
+    _kernels.build_info()["kernels"] != "native",
+    reason="the NumPy twins take more",
+)
 def test_no_other_copy_of_a_tensor_is_made_to_measure_it():
     patterns = normal(1 << 23).view(np.uint32)
     squares.cut_off(patterns[: 1 << 17], "float32", 1 << 29, 0, patterns[: 1 << 17])
