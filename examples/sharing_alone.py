@@ -139,7 +139,7 @@ def transformer_table(folder: str | None) -> None:
 
 
 class CharacterModel(nn.Module):
-    """Predict the next character; 1.1 million weights."""
+    """Predict the next character; 0.9 million weights."""
 
     def __init__(self) -> None:
         super().__init__()
